@@ -1,0 +1,311 @@
+//! Plain data of the domain: engines, events, documents, entries of `events.yml`, jobs.
+//!
+//! Nothing here does anything but hold and describe; every other module may know it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An engine's place in the configuration. Everything that concerns one engine is keyed by it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct EngineIndex(pub u32);
+
+impl EngineIndex {
+    /// The index as it is used to look into a slice.
+    pub fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where an engine answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Address {
+    /// `unix:///var/run/docker.sock`: the path, opened anew at each connect.
+    Unix(PathBuf),
+    /// `tcp://host:port` and `http://host:port`.
+    Tcp {
+        /// Name or address; an IPv6 address without its brackets.
+        host: String,
+        /// 2375 unless given.
+        port: u16,
+    },
+}
+
+/// One engine to watch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Engine {
+    /// Its name in `cluster`, else the agent's `--id`; the host id in Redis.
+    pub name: Arc<str>,
+    /// The URL as the user wrote it; shown in logs, in `docker_url` and in `ENGINE_<NAME>`.
+    pub url: Arc<str>,
+    /// What the URL means.
+    pub address: Address,
+}
+
+/// A container's full id, 64 hex digits.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ContainerId(pub Arc<str>);
+
+impl From<&str> for ContainerId {
+    fn from(text: &str) -> Self {
+        ContainerId(text.into())
+    }
+}
+
+impl ContainerId {
+    /// The id's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first twelve characters, as `docker ps` shows them.
+    pub fn short(&self) -> &str {
+        self.0.get(..12).unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What an engine says of itself when a stream is opened, from `/_ping`, `/info` and `/version`.
+/// Every field of `/info` may be missing; a missing text is empty, a missing number 0.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Hello {
+    /// The version spoken on this connection: the lower of ours and theirs, `1.41`.
+    pub api_version: String,
+    /// Docker's own id of the engine; it gets copied between machines, so it alone proves nothing.
+    pub engine_id: String,
+    /// The host name of the engine's machine.
+    pub host_name: String,
+    /// `28.5.2;git-abc1234;go1.24.1`.
+    pub docker_version: String,
+    /// `Debian GNU/Linux 12 (bookworm)`.
+    pub os: String,
+    /// `6.1.0-18-amd64`.
+    pub kernel: String,
+    /// `x86_64`.
+    pub architecture: String,
+    /// Number of processors.
+    pub cpus: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// The engine's own clock when it answered, in ns since 1970.
+    pub clock_ns: i64,
+}
+
+/// One event of an engine's stream.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Event {
+    /// Docker's `Type`: `container`, `network`, `image`, …
+    pub kind: Box<str>,
+    /// Docker's `Action`, as it was sent (`health_status: unhealthy`), but a command line that an `exec_*` carries is cut off: it may hold secrets.
+    pub action: Box<str>,
+    /// `Actor.ID`: the container's, network's, image's id.
+    pub id: Box<str>,
+    /// `Actor.Attributes`, in the order they came; a container's labels are among them, over the event's own.
+    pub attributes: Vec<(Box<str>, Box<str>)>,
+    /// `timeNano`: ns since 1970 in the engine's clock.
+    pub time_ns: i64,
+}
+
+impl Event {
+    /// The value of an attribute.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes
+            .iter()
+            .find(|(key, _)| &**key == name)
+            .map(|(_, value)| &**value)
+    }
+
+    /// The action's word: `health_status` of `health_status: unhealthy`.
+    pub fn verb(&self) -> &str {
+        self.action.split(':').next().unwrap_or("").trim_end()
+    }
+
+    /// The word that an entry's `type` is compared with: `die`, `network/connect`.
+    pub fn word(&self) -> String {
+        match &*self.kind {
+            "container" => self.verb().to_owned(),
+            kind => format!("{kind}/{}", self.verb()),
+        }
+    }
+
+    /// The id of the container that the event is about: its own, or that of a network's `connect` and `disconnect`.
+    pub fn container(&self) -> Option<&str> {
+        match &*self.kind {
+            "container" => Some(&self.id),
+            "network" => self.attribute("container"),
+            _ => None,
+        }
+    }
+
+    /// Is this an event that changes nothing one could see from outside the container: `exec_*`, `top`, `attach` and the like?
+    pub fn is_noise(&self) -> bool {
+        &*self.kind == "container"
+            && (self.verb().starts_with("exec_")
+                || matches!(
+                    self.verb(),
+                    "top"
+                        | "attach"
+                        | "detach"
+                        | "resize"
+                        | "export"
+                        | "commit"
+                        | "copy"
+                        | "archive-path"
+                        | "extract-to-dir"
+                        | "checkpoint"
+                        | "prune"
+                ))
+    }
+}
+
+/// One row of a list of containers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// The container.
+    pub id: ContainerId,
+    /// Docker's `State` is neither `created`, `exited` nor `dead`: the container stands in Docker's default list.
+    pub running: bool,
+}
+
+/// What an inspect said of a container, ready for Redis: secrets masked, volatile fields left out.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Document {
+    /// The inspect flattened to two levels, `config_image` -> `ubuntu`; in the order of the answer, without `host`.
+    pub fields: Vec<(String, String)>,
+    /// The inspect as compact JSON text.
+    pub json: String,
+    /// A digest of `json`: two documents with one digest are one document.
+    pub digest: u64,
+    /// What core needs to know of it.
+    pub summary: Summary,
+}
+
+impl Document {
+    /// About how much memory the document takes, in bytes.
+    pub fn size(&self) -> usize {
+        let fields: usize = self
+            .fields
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 2 * size_of::<String>())
+            .sum();
+        fields + self.json.len() + size_of::<Document>()
+    }
+}
+
+/// The few facts of a document that core keeps when the document itself is gone.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Summary {
+    /// The container's name, without the leading slash.
+    pub name: Arc<str>,
+    /// `Config.Image`, the reference it was started by.
+    pub image: Arc<str>,
+    /// Running, paused or restarting: the container stands in Docker's default list.
+    pub running: bool,
+    /// `State.StartedAt` as Docker wrote it; tells one run from the next.
+    pub started_at: Arc<str>,
+    /// `State.ExitCode`.
+    pub exit_code: i64,
+    /// The container has a label `exitCode` or `signal`, which replaces the event's own attribute of that name.
+    pub labels_lie: bool,
+}
+
+/// An entry of `events.yml`: what to run, and for which events.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its `name`, else its number in the file, from 1: `#3`.
+    pub name: Arc<str>,
+    /// What it wants to see.
+    pub filter: Filter,
+    /// The shell command, where there is one.
+    pub command: Option<Arc<str>>,
+    /// The text to log, where there is one.
+    pub log: Option<Arc<str>>,
+    /// How long a command may run.
+    pub timeout: Duration,
+    /// How long it has between TERM and KILL.
+    pub grace: Duration,
+    /// How many of its commands may run at once.
+    pub concurrency: usize,
+}
+
+/// The filters of an entry; all that are given must match.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Filter {
+    /// Patterns, in lower case, for the event's word (`die`, `network/connect`, `health_status: unhealthy`).
+    pub types: Vec<String>,
+    /// A pattern for the engine's name.
+    pub engine: Option<String>,
+    /// A pattern for the container's name, without a leading slash.
+    pub container: Option<String>,
+    /// A text that the image's reference contains.
+    pub image_contains: Option<String>,
+}
+
+/// One command to run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Job {
+    /// Unique in this process.
+    pub id: u64,
+    /// The entry's name, for the log.
+    pub entry: Arc<str>,
+    /// What it is about, for the log: a container's name, else the object's id.
+    pub subject: String,
+    /// The event's word, for the log.
+    pub word: String,
+    /// The engine it came from, for the log.
+    pub engine: Arc<str>,
+    /// The shell command.
+    pub command: Arc<str>,
+    /// Variables beside `PATH`, `HOME`, `LANG` and `TZ`.
+    pub environment: Vec<(String, String)>,
+    /// Total time it may run.
+    pub timeout: Duration,
+    /// Time between TERM and KILL.
+    pub grace: Duration,
+}
+
+/// How a command ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal, which was not ours.
+    Signal(i32),
+    /// We ended it: it ran longer than its `timeout`.
+    TimedOut,
+    /// We ended it: the agent stops.
+    Cancelled,
+    /// It never ran: why.
+    NotStarted(String),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exit status {code}"),
+            Exit::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Exit::TimedOut => f.write_str("timed out and was killed"),
+            Exit::Cancelled => f.write_str("was ended because the agent stops"),
+            Exit::NotStarted(why) => write!(f, "could not be started: {why}"),
+        }
+    }
+}
+
+/// What a command left.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// How it ended.
+    pub exit: Exit,
+    /// The last 4 KiB of what it wrote to its standard output and error, together, in the order read.
+    pub output: Vec<u8>,
+    /// It wrote more than that.
+    pub cut: bool,
+    /// From start to end.
+    pub took: Duration,
+}
