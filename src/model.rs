@@ -171,6 +171,8 @@ pub struct Row {
     pub id: ContainerId,
     /// Docker's `State` is neither `created`, `exited` nor `dead`: the container stands in Docker's default list.
     pub running: bool,
+    /// The list's filters let it through: it is to be reported.
+    pub member: bool,
 }
 
 /// What an inspect said of a container, ready for Redis: secrets masked, volatile fields left out.

@@ -1,231 +1,585 @@
 //! The one place where decisions are made: a pure machine that takes one [`Input`] at a time and hands out [`Effect`]s.
 //!
-//! No socket, no clock, no thread, no file, no logger: time is an argument, everything else an effect.
+//! No socket, no clock, no thread, no file, no logger: time is an argument, everything else an effect. The way of an event: `engine` judges it and
+//! says which container to look at; the answer to that look goes into the host's `outbox`, the event itself to `rules`, which find the entries it
+//! triggers, and so into `jobs`; `link` decides what the store is asked next. [`Core::step`] takes in what happened; [`Core::settle`], called once
+//! after a burst of steps, does what follows from it and from the time.
 
+pub mod backoff;
+pub mod continuity;
+pub mod engine;
+pub mod jobs;
+pub mod link;
+pub mod message;
+pub mod outbox;
+pub mod rules;
+mod store;
+mod tell;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{ContainerId, Document, EngineIndex, Event, Hello, Job, Row, Run};
-use crate::store::{
-    Applied, Audit, Batch, Beaten, Burial, Claim, Opened, StoreError, Swept, Taken,
+use crate::model::{self, EngineIndex, Entry, Event};
+use crate::store::{Happening, Notice};
+
+use backoff::Random;
+use engine::{Engine, Outcome};
+use jobs::{Added, Jobs};
+use link::{Link, Tenancy};
+use outbox::{Outbox, Wanted};
+use rules::{Rules, Subject};
+
+pub use message::{
+    Effect, Generation, Input, Inspected, Level, Since, StoreReply, StoreRequest, StreamEnd,
 };
 
-/// Counts an engine's connections: what belongs to an older one than the present is thrown away.
-pub type Generation = u64;
+/// Time since the process started, by a clock that never goes back.
+pub type Time = std::time::Duration;
 
-/// Everything that can happen.
+/// Documents that wait for the store may take so many bytes; beyond, their containers are inspected again later.
+const BUDGET: usize = 32 << 20;
+
+/// How long engines wait at the start for the store to say where the last agent stopped.
+const WAIT_FOR_STORE: Time = Time::from_secs(2);
+
+/// How long the store may take to take the leases back at the end.
+const RELEASE: Time = Time::from_millis(700);
+
+/// What the machine is told at its birth.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The engines, by their index.
+    pub engines: Vec<model::Engine>,
+    /// The cache, unless it is switched off.
+    pub cache: Option<CacheSettings>,
+    /// The entries of `events.yml`; `None` without a file.
+    pub entries: Option<Vec<Arc<Entry>>>,
+    /// The most commands at once.
+    pub workers: usize,
+    /// Time between two resyncs.
+    pub interval: Time,
+    /// How far back a successor takes up where the last agent stopped.
+    pub replay_max_age: Time,
+    /// This program's version, for the host's hash.
+    pub version: &'static str,
+    /// For jitter.
+    pub seed: u64,
+}
+
+/// What the machine has to know of the cache.
+#[derive(Clone, Debug)]
+pub struct CacheSettings {
+    /// Stopped containers are reported as well.
+    pub all: bool,
+    /// Lists are filtered.
+    pub filtered: bool,
+    /// How long the containers of an engine that is down stay.
+    pub forget_after: Time,
+}
+
+/// One engine with what the core keeps beside it.
 #[derive(Debug)]
-pub enum Input {
-    /// The reader opened a stream.
-    Connected {
-        /// Whose.
-        engine: EngineIndex,
-        /// Of which [`Effect::Connect`].
-        generation: Generation,
-        /// What the engine said of itself.
-        hello: Box<Hello>,
-    },
-    /// The stream told an event.
-    Event {
-        /// Whose.
-        engine: EngineIndex,
-        /// On which connection.
-        generation: Generation,
-        /// What it told.
-        event: Box<Event>,
-    },
-    /// The stream is over, or could not be opened.
-    Disconnected {
-        /// Whose.
-        engine: EngineIndex,
-        /// Which connection.
-        generation: Generation,
-        /// How it ended.
-        end: StreamEnd,
-    },
-    /// The inbox had no room for events of this engine: some are lost.
-    Overrun {
-        /// Whose.
-        engine: EngineIndex,
-    },
-    /// A list was answered.
-    Listed {
-        /// Whose.
-        engine: EngineIndex,
-        /// On which connection.
-        generation: Generation,
-        /// The rows, or why there are none.
-        result: Result<Vec<Row>, String>,
-    },
-    /// An inspect was answered, or moved out of the way.
-    Inspected {
-        /// Whose.
-        engine: EngineIndex,
-        /// On which connection.
-        generation: Generation,
-        /// Which container.
-        id: ContainerId,
-        /// What was answered.
-        result: Inspected,
-    },
-    /// The store answered the one request it was given.
-    Stored(StoreReply),
-    /// A command ended.
-    Ended {
-        /// Which.
-        job: u64,
-        /// How.
-        run: Run,
-    },
-    /// SIGUSR1: say how things are.
-    Report,
-    /// SIGTERM or SIGINT: stop.
-    Stop,
+struct Site {
+    index: EngineIndex,
+    name: Arc<str>,
+    url: Arc<str>,
+    engine: Engine,
+    outbox: Outbox,
+    /// When it ceased to answer.
+    down_since: Option<Time>,
+    /// A full report of this tenancy was written.
+    reported: bool,
+    /// Resyncs that were closed; a tenth of the shared memberships is said again with each.
+    turn: u64,
+    /// When the day of the shared sets was last renewed.
+    shared_at: Time,
+    resume_ns: Option<i64>,
 }
 
-/// How a stream ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum StreamEnd {
-    /// At the time that we ourselves had asked for; the next connect is a renewal.
-    Renewal,
-    /// The engine closed it, probably because it stops.
-    Closed,
-    /// Nothing came for longer than the stream was to last at all: the connection died without a word.
-    Silent,
-    /// It broke, or never began: why, with the remedy.
-    Failed(String),
+/// The machine.
+#[derive(Debug)]
+pub struct Core {
+    settings: Settings,
+    random: Random,
+    sites: Vec<Site>,
+    link: Option<Link>,
+    rules: Rules,
+    jobs: Jobs,
+    /// Bytes of documents that wait for the store, all hosts together.
+    waiting_bytes: usize,
+    /// Engines that something happened to since they were settled last.
+    woken: BTreeSet<EngineIndex>,
+    /// Hosts with something to write.
+    writable: BTreeSet<EngineIndex>,
+    start_at: Option<Time>,
+    status: String,
+    /// Something changed that the status line tells of.
+    status_stale: bool,
+    stopping: Option<Stopping>,
 }
 
-/// The answer to one inspect.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Inspected {
-    /// The container's state; `member` is false when the filters of the list leave it out.
-    Found {
-        /// The document.
-        document: Arc<Document>,
-        /// It is to be reported.
-        member: bool,
-    },
-    /// There is no such container (404).
-    Gone,
-    /// No answer within 500 ms: another thread waits for it now; the answer will come as another input.
-    Slow,
-    /// It failed: why.
-    Failed(String),
+#[derive(Debug)]
+struct Stopping {
+    release_by: Time,
+    released: bool,
+    said: bool,
 }
 
-/// The store's answer to a [`StoreRequest`].
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum StoreReply {
-    /// To [`StoreRequest::Open`].
-    Opened(Opened),
-    /// To [`StoreRequest::Take`].
-    Taken(Vec<Taken>),
-    /// To [`StoreRequest::Apply`].
-    Applied(Applied),
-    /// To [`StoreRequest::Beat`].
-    Beaten(Beaten),
-    /// To [`StoreRequest::Audit`].
-    Audited(EngineIndex, Box<Audit>),
-    /// To [`StoreRequest::Bury`].
-    Buried(Vec<Burial>),
-    /// To [`StoreRequest::Sweep`].
-    Swept(Swept),
-    /// To [`StoreRequest::Release`].
-    Released,
-    /// To any of them: the connection is gone.
-    Failed(StoreError),
-}
+impl Core {
+    /// The machine at rest; the first [`Core::settle`] starts it.
+    pub fn new(settings: Settings) -> Self {
+        let entries = settings.entries.clone().unwrap_or_default();
+        let cache = settings.cache.as_ref();
+        let rules = engine::Rules {
+            interval: settings.interval,
+            all: cache.is_some_and(|cache| cache.all),
+            filtered: cache.is_some_and(|cache| cache.filtered),
+        };
+        let sites: Vec<Site> = settings
+            .engines
+            .iter()
+            .enumerate()
+            .map(|(index, engine)| {
+                let index = EngineIndex(index as u32);
+                Site {
+                    index,
+                    name: engine.name.clone(),
+                    url: engine.url.clone(),
+                    engine: Engine::new(index, rules.clone()),
+                    outbox: Outbox::new(index),
+                    down_since: None,
+                    reported: false,
+                    turn: 0,
+                    shared_at: Time::ZERO,
+                    resume_ns: None,
+                }
+            })
+            .collect();
+        Core {
+            random: Random::new(settings.seed),
+            link: cache.map(|_| Link::new(sites.len(), settings.interval)),
+            rules: Rules::new(&entries),
+            jobs: Jobs::new(&entries, settings.workers, sites.len()),
+            waiting_bytes: 0,
+            woken: (0..sites.len() as u32).map(EngineIndex).collect(),
+            writable: BTreeSet::new(),
+            start_at: Some(Time::ZERO),
+            status: String::new(),
+            status_stale: true,
+            stopping: None,
+            sites,
+            settings,
+        }
+    }
 
-/// A request to the store; there is at most one under way.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum StoreRequest {
-    /// Connect.
-    Open,
-    /// Become the writer of these hosts.
-    Take(Vec<Claim>),
-    /// Run a transaction.
-    Apply(Arc<Batch>),
-    /// Renew the leases.
-    Beat(Vec<Claim>),
-    /// Read what the store says of a host.
-    Audit(EngineIndex),
-    /// See to dead hosts.
-    Bury(Vec<String>),
-    /// See to the shared sets.
-    Sweep,
-    /// Give the leases back.
-    Release(Vec<EngineIndex>),
-}
+    /// Takes in what happened.
+    pub fn step(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
+        let mut out = Vec::new();
+        let index = match &input {
+            Input::Connected { engine, .. }
+            | Input::Event { engine, .. }
+            | Input::Disconnected { engine, .. }
+            | Input::Overrun { engine }
+            | Input::Listed { engine, .. }
+            | Input::Inspected { engine, .. } => *engine,
+            Input::Stored(_) | Input::Ended { .. } | Input::Report | Input::Stop => EngineIndex(0),
+        };
+        let engine = &mut self.sites[index.at()].engine;
+        match input {
+            Input::Connected {
+                generation, hello, ..
+            } => engine.connected(now, generation, hello, &mut out),
+            Input::Event {
+                generation, event, ..
+            } => engine.event(now, generation, *event, &mut out),
+            Input::Disconnected {
+                generation, end, ..
+            } => engine.disconnected(now, generation, end, &mut self.random, &mut out),
+            Input::Overrun { .. } => engine.overrun(now, &mut out),
+            Input::Listed {
+                generation, result, ..
+            } => engine.listed(now, generation, result, &mut out),
+            Input::Inspected {
+                generation,
+                id,
+                result,
+                ..
+            } => engine.inspected(now, generation, &id, result, &mut out),
+            Input::Stored(reply) => return self.stored(now, reply, effects),
+            Input::Ended { job, run } => return self.ended(job, run),
+            Input::Report => return self.report(effects),
+            Input::Stop => return self.stop(now, effects),
+        }
+        self.woken.insert(index);
+        self.follow(now, index, out, effects);
+    }
 
-/// From when on a stream is to tell.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Since {
-    /// From the engine's present on.
-    Now,
-    /// From this time of the engine's clock on, in ns; all that the engine still has when its clock stands before `newest_ns`.
-    At {
-        /// Where to begin.
-        oldest_ns: i64,
-        /// The newest stamp seen.
-        newest_ns: i64,
-    },
-}
+    /// Does what follows from the steps before and from the time.
+    pub fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        if self.stopping.is_none() {
+            self.start_engines(now, effects);
+            let room = self.waiting_bytes < BUDGET;
+            let due: Vec<EngineIndex> = (0..self.sites.len() as u32)
+                .map(EngineIndex)
+                .filter(|index| {
+                    self.woken.contains(index)
+                        || self.sites[index.at()]
+                            .engine
+                            .deadline()
+                            .is_some_and(|at| at <= now)
+                })
+                .collect();
+            self.woken.clear();
+            for index in due {
+                let mut out = Vec::new();
+                self.sites[index.at()].engine.settle(now, room, &mut out);
+                self.follow(now, index, out, effects);
+            }
+            self.forget_lost_engines(now, effects);
+        }
+        self.ask_store(now, effects);
+        while let Some(job) = self.jobs.start(now) {
+            effects.push(Effect::Run(Box::new(self.job(job))));
+        }
+        self.say_status(effects);
+        self.finish(now, effects);
+    }
 
-/// How loud a line of the log is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Level {
-    /// Something is wrong and needs somebody.
-    Error,
-    /// Something is wrong and will be tried again.
-    Warn,
-    /// What one wants to know of every day.
-    Info,
-    /// What one wants to know when looking for a fault.
-    Debug,
-}
+    /// When [`Core::settle`] has something to do although nothing happened.
+    pub fn deadline(&self) -> Option<Time> {
+        let engines = self.sites.iter().filter_map(|site| {
+            let forget = self.forget_at(site);
+            [site.engine.deadline(), forget].into_iter().flatten().min()
+        });
+        let start = self
+            .start_at
+            .filter(|_| self.sites.iter().any(|site| !site.engine.is_started()));
+        let stop = self.stopping.as_ref().filter(|stop| !stop.released);
+        engines
+            .filter(|_| self.stopping.is_none())
+            .chain(start)
+            .chain(self.link.as_ref().and_then(Link::deadline))
+            .chain(self.jobs.deadline())
+            .chain(stop.map(|stop| stop.release_by))
+            .min()
+    }
 
-/// Everything that the machine can ask for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Effect {
-    /// Open a stream; answered by `Connected` and, in the end, by `Disconnected`.
-    Connect {
-        /// Whose.
-        engine: EngineIndex,
-        /// The new connection's number.
-        generation: Generation,
-        /// From when on.
-        since: Since,
-    },
-    /// List the containers; answered by `Listed`.
-    List {
-        /// Whose.
-        engine: EngineIndex,
-        /// On which connection.
-        generation: Generation,
-        /// The version to speak.
-        api_version: Arc<str>,
-    },
-    /// Inspect these containers (32 at most); each is answered by `Inspected`.
-    Inspect {
-        /// Whose.
-        engine: EngineIndex,
-        /// On which connection.
-        generation: Generation,
-        /// The version to speak.
-        api_version: Arc<str>,
-        /// Which.
-        ids: Vec<ContainerId>,
-    },
-    /// Ask the store; answered by `Stored`.
-    Store(StoreRequest),
-    /// Run a command; answered by `Ended`.
-    Run(Box<Job>),
-    /// End all commands, each with its grace.
-    CancelRuns,
-    /// Write a line to the log.
-    Log(Level, String),
-    /// Tell the service manager how things are.
-    Status(String),
-    /// All is done that was to be done before the end.
-    Stopped,
+    fn start_engines(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let Some(at) = self.start_at else {
+            return;
+        };
+        if at == Time::ZERO {
+            if self.settings.entries.is_some() {
+                effects.push(Effect::Log(
+                    Level::Info,
+                    "Listening to events...".to_owned(),
+                ));
+            }
+            let wait = self.link.is_some();
+            self.start_at = Some(if wait { now + WAIT_FOR_STORE } else { now });
+        }
+        if self.start_at.is_some_and(|at| at <= now) {
+            self.start_at = None;
+            for (index, site) in self.sites.iter_mut().enumerate() {
+                site.engine.start(now, None);
+                self.woken.insert(EngineIndex(index as u32));
+            }
+        }
+    }
+
+    /// Passes on what followed from an engine's input.
+    fn follow(
+        &mut self,
+        now: Time,
+        index: EngineIndex,
+        out: Vec<Outcome>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for outcome in out {
+            match outcome {
+                Outcome::Effect(Effect::Log(level, text)) => {
+                    let name = &self.sites[index.at()].name;
+                    effects.push(Effect::Log(level, format!("engine `{name}`: {text}")));
+                }
+                Outcome::Effect(effect) => effects.push(effect),
+                Outcome::State(id, document, revision) => {
+                    self.state(index, id, document, revision);
+                }
+                Outcome::Event {
+                    event,
+                    inferred,
+                    revision,
+                } => self.event(now, index, event, inferred, revision, effects),
+                Outcome::Gap(reason) => {
+                    let name = &self.sites[index.at()].name;
+                    effects.push(Effect::Log(
+                        Level::Warn,
+                        format!("engine `{name}`: events may be missing ({reason}); comparing everything"),
+                    ));
+                    self.happened(index, Happening::Gap { dropped: 0, reason });
+                }
+                Outcome::Up => self.up(now, index, effects),
+                Outcome::Down => self.down(now, index),
+                Outcome::Replaced => self.replaced(index, effects),
+                Outcome::Unreachable => self.close(now, index, false),
+                Outcome::Looked => self.looked(now, index),
+                Outcome::Repaired => self.close(now, index, true),
+            }
+        }
+    }
+
+    /// A container is so.
+    fn state(
+        &mut self,
+        index: EngineIndex,
+        id: model::ContainerId,
+        document: Option<Arc<model::Document>>,
+        revision: u64,
+    ) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        if matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
+            return self.jobs.written(index, &id, revision);
+        }
+        let site = &mut self.sites[index.at()];
+        let before = site.outbox.bytes();
+        let wanted = site.outbox.want(&id, document, revision);
+        self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;
+        match wanted {
+            Wanted::Later => {
+                self.writable.insert(index);
+            }
+            Wanted::Already => match link.last_flight() {
+                Some(flight) => flight.settled.push((index, id, revision)),
+                None => self.jobs.written(index, &id, revision),
+            },
+        }
+    }
+
+    /// Something happened: into the stream, and to the handlers.
+    fn event(
+        &mut self,
+        now: Time,
+        index: EngineIndex,
+        event: Arc<Event>,
+        inferred: bool,
+        revision: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !event.is_noise() {
+            let event = event.clone();
+            self.happened(index, Happening::Event { event, inferred });
+        }
+        if self.settings.entries.is_none() {
+            return;
+        }
+        let site = &self.sites[index.at()];
+        let (container, image) = tell::names(&event, &site.engine);
+        let matches = self.rules.matches(Subject {
+            event: &event,
+            engine: &site.name,
+            container: &container,
+            image: &image,
+        });
+        if !matches.caught {
+            let level = match event.is_noise() {
+                true => Level::Debug,
+                false => Level::Info,
+            };
+            effects.push(Effect::Log(level, tell::uncaught(&event, site, &container)));
+        }
+        let wait = self
+            .link
+            .as_ref()
+            .is_some_and(|link| link.is_open() && link.is_ours(index));
+        for place in matches.entries {
+            let entry = self.rules.entry(place).clone();
+            if let Some(text) = &entry.log {
+                let site = &self.sites[index.at()];
+                effects.push(Effect::Log(
+                    Level::Info,
+                    tell::logged(&entry.name, text, &event, site, &container),
+                ));
+            }
+            if entry.command.is_none() {
+                continue;
+            }
+            let revision = Some(revision).filter(|revision| wait && *revision > 0);
+            let added = self.jobs.add(now, place, index, &event, inferred, revision);
+            if added == Added::Dropped(true) && self.stopping.is_none() {
+                effects.push(Effect::Log(
+                    Level::Warn,
+                    format!(
+                        "handler `{}`: 10000 jobs wait already; dropping what does not fit",
+                        entry.name
+                    ),
+                ));
+            }
+        }
+    }
+
+    fn happened(&mut self, index: EngineIndex, happening: Happening) {
+        let Some(link) = &self.link else {
+            return;
+        };
+        if !matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
+            self.sites[index.at()].outbox.happened(happening);
+            self.writable.insert(index);
+        }
+    }
+
+    fn up(&mut self, now: Time, index: EngineIndex, effects: &mut Vec<Effect>) {
+        self.status_stale = true;
+        let site = &mut self.sites[index.at()];
+        let was_down = site.down_since.take().is_some();
+        effects.push(Effect::Log(
+            Level::Info,
+            format!("Started monitoring Docker events ({})", site.name),
+        ));
+        if was_down {
+            site.outbox.notify(Notice::HostUp);
+            self.writable.insert(index);
+        }
+        if let Some(link) = &mut self.link
+            && *link.tenancy(index) == Tenancy::Off
+        {
+            link.set_tenancy(index, Tenancy::Wanted(now));
+        }
+    }
+
+    fn down(&mut self, now: Time, index: EngineIndex) {
+        self.status_stale = true;
+        let site = &mut self.sites[index.at()];
+        site.down_since = Some(now);
+        site.outbox.notify(Notice::HostDown);
+        self.writable.insert(index);
+    }
+
+    fn replaced(&mut self, index: EngineIndex, effects: &mut Vec<Effect>) {
+        let site = &mut self.sites[index.at()];
+        effects.push(Effect::Log(
+            Level::Warn,
+            format!(
+                "engine `{}`: another engine answers at {}; its containers replace those of the old one",
+                site.name, site.url
+            ),
+        ));
+    }
+
+    /// A resync has looked at everything: compare with the store, where that is ours.
+    fn looked(&mut self, now: Time, index: EngineIndex) {
+        let site = &self.sites[index.at()];
+        for id in site
+            .outbox
+            .known()
+            .filter(|id| !site.engine.reports(id))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            self.state(index, id, None, 0);
+        }
+        match &mut self.link {
+            Some(link) if link.is_ours(index) => link.audit(index),
+            _ => self.sites[index.at()]
+                .engine
+                .end_round(now, &mut self.random),
+        }
+    }
+
+    /// Ends a resync in the store.
+    fn close(&mut self, now: Time, index: EngineIndex, stamp: bool) {
+        let ours = self.link.as_ref().is_some_and(|link| link.is_ours(index));
+        let site = &mut self.sites[index.at()];
+        if !ours {
+            if stamp {
+                site.engine.end_round(now, &mut self.random);
+            }
+            return;
+        }
+        if !stamp && site.outbox.is_closing() {
+            return;
+        }
+        site.turn += 1;
+        let hour = Time::from_secs(3600);
+        let renew = now.saturating_sub(site.shared_at) >= hour;
+        if renew {
+            site.shared_at = now;
+        }
+        site.outbox.close(stamp, (site.turn, 10), renew);
+        self.writable.insert(index);
+    }
+
+    fn forget_at(&self, site: &Site) -> Option<Time> {
+        let after = self.settings.cache.as_ref()?.forget_after;
+        let since = site.down_since?;
+        (!site.outbox.is_forgotten()).then_some(since + after)
+    }
+
+    /// Engines that have been away for longer than `forget_after` take their host with them.
+    fn forget_lost_engines(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        for index in (0..self.sites.len() as u32).map(EngineIndex) {
+            let site = &self.sites[index.at()];
+            let due = self.forget_at(site).is_some_and(|at| at <= now);
+            if due && self.link.as_ref().is_some_and(|link| link.is_ours(index)) {
+                let site = &mut self.sites[index.at()];
+                effects.push(Effect::Log(
+                    Level::Warn,
+                    format!(
+                        "engine `{}` has been down for too long; its host leaves the Cache",
+                        site.name
+                    ),
+                ));
+                site.outbox.forget();
+                site.reported = false;
+                self.writable.insert(index);
+            }
+        }
+    }
+
+    fn ended(&mut self, job: u64, run: model::Run) {
+        if let Some(job) = self.jobs.ended(job) {
+            let (subject, _) = tell::names(&job.event, &self.sites[job.engine.at()].engine);
+            let record = tell::record(&job, &self.rules.entry(job.entry).name, subject, run);
+            self.happened(job.engine, Happening::Run(Arc::new(record)));
+        }
+    }
+
+    fn stop(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let waiting = self.jobs.waiting();
+        if waiting > 0 {
+            effects.push(Effect::Log(
+                Level::Warn,
+                format!("stopping; {waiting} jobs that waited are not started"),
+            ));
+        }
+        self.jobs.close();
+        effects.push(Effect::CancelRuns);
+        let released = match &mut self.link {
+            Some(link) if !link.ours().is_empty() && link.is_open() => {
+                link.release();
+                false
+            }
+            _ => true,
+        };
+        self.stopping = Some(Stopping {
+            release_by: now + RELEASE,
+            released,
+            said: false,
+        });
+    }
+
+    fn finish(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let running = self.jobs.running();
+        if let Some(stop) = &mut self.stopping {
+            stop.released |= stop.release_by <= now;
+            if stop.released && running == 0 && !stop.said {
+                stop.said = true;
+                effects.push(Effect::Stopped);
+            }
+        }
+    }
 }

@@ -1,0 +1,85 @@
+//! When to try again: delays that grow, with jitter from a seed, so that a hundred agents do not knock at once.
+
+use super::Time;
+
+/// A small generator of pseudo-random numbers (splitmix64, Steele, Lea and Flood 2014); for jitter, not for secrets.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The same seed gives the same numbers.
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    /// Any number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A time from `from` up to `to`.
+    pub fn between(&mut self, from: Time, to: Time) -> Time {
+        let room = to.saturating_sub(from).as_nanos() as u64;
+        from + Time::from_nanos(self.next() % room.saturating_add(1).max(1))
+    }
+}
+
+/// The schedule of one thing that is tried until it works.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Time,
+    cap: Time,
+    failures: u32,
+}
+
+impl Backoff {
+    /// Delays begin near `first` and end at `cap`.
+    pub fn new(first: Time, cap: Time) -> Self {
+        Backoff {
+            first,
+            cap,
+            failures: 0,
+        }
+    }
+
+    /// The next delay: twice the last one, at most `cap`; the upper half of it is drawn.
+    pub fn next(&mut self, random: &mut Random) -> Time {
+        let full = self
+            .first
+            .saturating_mul(1 << self.failures.min(16))
+            .min(self.cap);
+        self.failures = self.failures.saturating_add(1);
+        random.between(full / 2, full)
+    }
+
+    /// It worked.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_the_cap_and_never_beyond() {
+        let mut random = Random::new(7);
+        let cap = Time::from_secs(10);
+        let mut backoff = Backoff::new(Time::from_millis(100), cap);
+        let delays: Vec<Time> = (0..40).map(|_| backoff.next(&mut random)).collect();
+        assert!(delays[0] >= Time::from_millis(50) && delays[0] <= Time::from_millis(100));
+        assert!(delays.iter().all(|delay| *delay <= cap));
+        assert!(delays[20..].iter().all(|delay| *delay >= cap / 2));
+        assert!(
+            delays[20..].iter().any(|delay| *delay != delays[20]),
+            "no jitter"
+        );
+        backoff.reset();
+        assert!(backoff.next(&mut random) <= Time::from_millis(100));
+    }
+}

@@ -1,0 +1,359 @@
+//! Does an engine's stream tell everything? Drops what it told before, and notices what it did not tell.
+//!
+//! The engine keeps its last 256 events and replays them to who asks (moby `daemon/events`); a subscriber that it could not reach in time loses
+//! events without a word. So every new connection asks for a stretch that was seen already, and the two are laid over each other: what was seen is
+//! dropped, what stands between two seen events was lost while we listened, and when nothing of the stretch comes back, more may have been lost.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::Time;
+use crate::core::message::Since;
+use crate::model::Event;
+
+/// Twice the engine's ring, so that the whole of it is remembered even when some stamps are out of order.
+const MEMORY: usize = 512;
+
+/// The engine's ring (moby `eventsLimit`).
+const RING: usize = 256;
+
+/// How long after the connect a replay may still be coming.
+const REPLAY: Time = Time::from_secs(2);
+
+/// Stamps are not strictly in order; a resume begins this much earlier, in ns.
+const MARGIN_NS: i64 = 2_000_000_000;
+
+/// What to do with an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It just happened.
+    Live,
+    /// It happened while no stream was open, or was lost on the last one: new, but late.
+    Late,
+    /// It was told before.
+    Seen,
+    /// It is from before our time (or from before a gap that a resync has healed): look at its container, but run nothing.
+    Old,
+}
+
+/// A reason to believe that events are missing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Gap {
+    /// The replay held events that the last stream had left out.
+    Dropped,
+    /// The replay did not reach back to what was seen last.
+    Unlinked,
+}
+
+/// What is remembered of one engine's stream.
+#[derive(Debug)]
+pub struct Continuity {
+    /// Keys and stamps of the last events, oldest first.
+    order: VecDeque<(u64, i64)>,
+    seen: HashSet<u64>,
+    newest_ns: i64,
+    /// Events up to this stamp run nothing: the engine's clock when we began, or where the last agent stopped.
+    horizon_ns: Option<i64>,
+    /// The event seen last on the connection before this one; laid over the replay.
+    replay: Option<Replay>,
+    /// The engine's clock when the present connection was made.
+    connected_ns: i64,
+    /// When the last connection ended: our clock, and the engine's as far as we know it.
+    ended: Option<(Time, i64)>,
+}
+
+#[derive(Debug)]
+struct Replay {
+    renewal: bool,
+    until: Time,
+    /// The last event of the connection before; `None` when there was none.
+    last: Option<u64>,
+    linked: bool,
+    /// Events of the replay so far.
+    events: usize,
+    /// A remembered event came by.
+    inside: bool,
+    /// Events that are new although they stand before one that was seen.
+    unseen: usize,
+}
+
+impl Continuity {
+    /// Nothing is known yet; `resume_ns` is where the last agent stopped.
+    pub fn new(resume_ns: Option<i64>) -> Self {
+        Continuity {
+            order: VecDeque::new(),
+            seen: HashSet::new(),
+            newest_ns: 0,
+            horizon_ns: resume_ns,
+            replay: None,
+            connected_ns: 0,
+            ended: None,
+        }
+    }
+
+    /// From when on the next connection is to tell.
+    pub fn since(&self) -> Since {
+        let remembered = self.order.iter().map(|(_, ns)| *ns).min();
+        match remembered.or(self.horizon_ns) {
+            Some(oldest) => Since::At {
+                oldest_ns: (oldest - MARGIN_NS).max(1),
+                newest_ns: self.newest_ns.max(oldest),
+            },
+            None => Since::Now,
+        }
+    }
+
+    /// Where a successor is to take up: the stamp of the newest event, or the time we began.
+    pub fn resume_ns(&self) -> Option<i64> {
+        if self.newest_ns > 0 {
+            Some(self.newest_ns)
+        } else {
+            self.horizon_ns
+        }
+    }
+
+    /// A stream is open; `clock_ns` is the engine's clock.
+    pub fn connected(&mut self, now: Time, clock_ns: i64, renewal: bool) {
+        self.connected_ns = clock_ns;
+        if self.horizon_ns.is_none() {
+            self.horizon_ns = Some(clock_ns);
+            return;
+        }
+        if let (Some(horizon), Some((ended, _))) = (self.horizon_ns, self.ended)
+            && clock_ns < horizon
+        {
+            // The engine's clock was set back: what it stamped since the last connection ended is news all the same.
+            self.horizon_ns = Some(clock_ns - now.saturating_sub(ended).as_nanos() as i64);
+        }
+        self.replay = Some(Replay {
+            renewal,
+            until: now + REPLAY,
+            last: self.order.back().map(|(key, _)| *key),
+            linked: false,
+            events: 0,
+            inside: false,
+            unseen: 0,
+        });
+    }
+
+    /// The stream is over; `engine_now_ns` is the engine's clock as far as we know it.
+    pub fn ended(&mut self, now: Time, engine_now_ns: i64) {
+        self.ended = Some((now, engine_now_ns));
+    }
+
+    /// Judges one event of the stream, and says when it proves a gap.
+    pub fn judge(&mut self, event: &Event) -> (Verdict, Option<Gap>) {
+        let key = key(event);
+        let seen = self.seen.contains(&key);
+        let (verdict, gap) = match &mut self.replay {
+            None if seen => (Verdict::Seen, None),
+            None => (Verdict::Live, None),
+            Some(replay) => {
+                let moment = Moment {
+                    seen,
+                    last: replay.last == Some(key),
+                    live: event.time_ns > self.connected_ns,
+                    from_before: event.time_ns <= self.horizon_ns.unwrap_or(0),
+                    complete: self.order.len() < MEMORY,
+                    lost_while_connected: self
+                        .ended
+                        .is_some_and(|(_, ns)| event.time_ns < ns - 1_000_000_000),
+                };
+                replay.judge(&moment)
+            }
+        };
+        if !seen {
+            self.remember(key, event.time_ns);
+        }
+        (verdict, gap)
+    }
+
+    /// When [`Continuity::replay_over`] is to be asked.
+    pub fn deadline(&self) -> Option<Time> {
+        self.replay.as_ref().map(|replay| replay.until)
+    }
+
+    /// The replay must be over by now: was the stretch that was seen before in it?
+    pub fn replay_over(&mut self) -> Option<Gap> {
+        let replay = self.replay.take()?;
+        let unlinked = match replay.last {
+            Some(_) => !replay.linked,
+            None => replay.events >= RING,
+        };
+        unlinked.then_some(Gap::Unlinked)
+    }
+
+    /// A gap is being healed by a resync that asks the engine from now on: what turns up later of the time before is no news.
+    pub fn heal(&mut self, engine_now_ns: i64) {
+        self.horizon_ns = Some(self.horizon_ns.unwrap_or(0).max(engine_now_ns));
+    }
+
+    fn remember(&mut self, key: u64, ns: i64) {
+        if self.order.len() == MEMORY
+            && let Some((old, _)) = self.order.pop_front()
+        {
+            self.seen.remove(&old);
+        }
+        self.order.push_back((key, ns));
+        self.seen.insert(key);
+        self.newest_ns = ns;
+    }
+}
+
+/// What a replay is told of one event.
+struct Moment {
+    /// It was told before.
+    seen: bool,
+    /// It is the one that was told last.
+    last: bool,
+    /// It is younger than the connection.
+    live: bool,
+    /// It is older than what concerns us.
+    from_before: bool,
+    /// We remember all events since the beginning.
+    complete: bool,
+    /// It is older than the end of the connection before.
+    lost_while_connected: bool,
+}
+
+impl Replay {
+    fn judge(&mut self, event: &Moment) -> (Verdict, Option<Gap>) {
+        self.events += 1;
+        if event.seen {
+            self.inside = true;
+            self.linked |= event.last;
+            let gap = (self.unseen > 0).then_some(Gap::Dropped);
+            self.unseen = 0;
+            return (Verdict::Seen, gap);
+        }
+        if event.live {
+            return (Verdict::Live, None);
+        }
+        if event.from_before {
+            return (Verdict::Old, None);
+        }
+        if self.renewal && self.linked {
+            return match event.lost_while_connected {
+                true => (Verdict::Late, Some(Gap::Dropped)),
+                false => (Verdict::Live, None),
+            };
+        }
+        if !self.linked && (self.inside || event.complete) {
+            self.unseen += 1;
+        }
+        (Verdict::Late, None)
+    }
+}
+
+/// Two events with one key are one event, told twice.
+fn key(event: &Event) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    event.time_ns.hash(&mut hasher);
+    event.kind.hash(&mut hasher);
+    event.action.hash(&mut hasher);
+    event.id.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: i64 = 1_700_000_000_000_000_000;
+    const SECOND: i64 = 1_000_000_000;
+
+    fn event(n: i64) -> Event {
+        Event {
+            kind: "container".into(),
+            action: "start".into(),
+            id: format!("c{n}").into(),
+            attributes: Vec::new(),
+            time_ns: T0 + n * SECOND,
+        }
+    }
+
+    fn begun() -> Continuity {
+        let mut stream = Continuity::new(None);
+        assert_eq!(stream.since(), Since::Now);
+        stream.connected(Time::ZERO, T0, false);
+        stream
+    }
+
+    fn at(seconds: u64) -> Time {
+        Time::from_secs(seconds)
+    }
+
+    #[test]
+    fn an_overlap_is_dropped_and_what_follows_it_is_late() {
+        let mut stream = begun();
+        for n in 1..=3 {
+            assert_eq!(stream.judge(&event(n)), (Verdict::Live, None));
+        }
+        stream.ended(at(4), T0 + 4 * SECOND);
+        stream.connected(at(10), T0 + 10 * SECOND, false);
+        for n in 1..=3 {
+            assert_eq!(stream.judge(&event(n)), (Verdict::Seen, None));
+        }
+        assert_eq!(stream.judge(&event(5)), (Verdict::Late, None));
+        assert_eq!(stream.judge(&event(11)), (Verdict::Live, None));
+        assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn an_event_between_two_seen_ones_was_dropped_by_the_engine() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.judge(&event(3));
+        stream.ended(at(4), T0 + 4 * SECOND);
+        stream.connected(at(4), T0 + 4 * SECOND, true);
+        stream.judge(&event(1));
+        assert_eq!(stream.judge(&event(2)), (Verdict::Late, None));
+        assert_eq!(stream.judge(&event(3)), (Verdict::Seen, Some(Gap::Dropped)));
+        assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn the_last_events_of_a_stream_may_be_the_dropped_ones() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.ended(at(60), T0 + 60 * SECOND);
+        stream.connected(at(60), T0 + 60 * SECOND, true);
+        stream.judge(&event(1));
+        assert_eq!(stream.judge(&event(2)), (Verdict::Late, Some(Gap::Dropped)));
+    }
+
+    #[test]
+    fn a_replay_that_does_not_reach_back_is_a_gap() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.ended(at(2), T0 + 2 * SECOND);
+        stream.connected(at(900), T0 + 900 * SECOND, false);
+        for n in 500..800 {
+            assert_eq!(stream.judge(&event(n)).0, Verdict::Late);
+        }
+        assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+        assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_hides_nothing() {
+        let mut stream = begun();
+        stream.judge(&event(5));
+        assert_eq!(stream.judge(&event(-3600)).0, Verdict::Live);
+        stream.ended(at(10), T0 + 10 * SECOND);
+        stream.connected(at(20), T0 - 3580 * SECOND, false);
+        stream.judge(&event(5));
+        stream.judge(&event(-3600));
+        assert_eq!(stream.judge(&event(-3585)).0, Verdict::Late);
+    }
+
+    #[test]
+    fn events_up_to_the_resume_point_run_nothing_again() {
+        let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
+        stream.connected(at(0), T0 + 60 * SECOND, false);
+        assert_eq!(stream.judge(&event(5)).0, Verdict::Old);
+        assert_eq!(stream.judge(&event(6)).0, Verdict::Late);
+        assert_eq!(stream.judge(&event(61)).0, Verdict::Live);
+        assert_eq!(stream.replay_over(), None);
+    }
+}

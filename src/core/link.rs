@@ -1,0 +1,316 @@
+//! The way to the store: one request at a time, what to ask next, and which hosts are ours to write.
+//!
+//! The heartbeat goes before everything else, then leases, then what was cut off and has to be repeated, comparisons, writes, and last what is done
+//! for others (dead hosts, shared sets). Nothing here is lost when a request fails: it is asked again once the store is back.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::Time;
+use super::backoff::{Backoff, Random};
+use super::message::StoreRequest;
+use crate::model::{ContainerId, EngineIndex};
+use crate::store::{Batch, Claim, Fenced, Happening, Holder, HostBatch};
+
+/// Leases live 10 s; four renewals may fail before one is lost.
+const BEAT: Time = Time::from_secs(2);
+
+/// How soon a host that another agent holds is asked for again: a clean stop of that one is noticed at once.
+const ASK_HELD: Time = Time::from_millis(500);
+
+/// May we write a host?
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Tenancy {
+    /// We want to, and ask from this time on.
+    Wanted(Time),
+    /// Yes.
+    Ours,
+    /// Somebody else does; we ask again at this time.
+    Held(Holder, Time),
+    /// We do not want to: its engine has been away for too long.
+    Off,
+}
+
+/// A transaction that was built and is not known to have run.
+#[derive(Debug)]
+pub struct Flight {
+    /// What it writes.
+    pub batch: Arc<Batch>,
+    /// The revisions that it makes true.
+    pub settled: Vec<(EngineIndex, ContainerId, u64)>,
+}
+
+/// The connection to the store as the core sees it.
+#[derive(Debug)]
+pub struct Link {
+    busy: Option<StoreRequest>,
+    open: bool,
+    open_at: Time,
+    backoff: Backoff,
+    tenancy: Vec<Tenancy>,
+    beat_at: Time,
+    sweep_at: Time,
+    sweep_every: Time,
+    overdue: Vec<String>,
+    audits: BTreeSet<EngineIndex>,
+    /// Transactions to be run before any other; the first may be under way.
+    flights: VecDeque<Flight>,
+    release: bool,
+    /// Why the store does not answer; empty when it does.
+    pub error: String,
+    /// Requests that failed.
+    pub errors: u64,
+    /// Half of what a transaction may hold, as often as one has timed out.
+    pub halvings: u32,
+}
+
+impl Link {
+    /// A store that was never asked, for so many hosts.
+    pub fn new(hosts: usize, sweep_every: Time) -> Self {
+        Link {
+            busy: None,
+            open: false,
+            open_at: Time::ZERO,
+            backoff: Backoff::new(Time::from_millis(100), Time::from_secs(1)),
+            tenancy: vec![Tenancy::Wanted(Time::ZERO); hosts],
+            beat_at: Time::ZERO,
+            sweep_at: sweep_every,
+            sweep_every,
+            overdue: Vec::new(),
+            audits: BTreeSet::new(),
+            flights: VecDeque::new(),
+            release: false,
+            error: String::new(),
+            errors: 0,
+            halvings: 0,
+        }
+    }
+
+    /// Does the store answer, as far as we know?
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Is a request under way?
+    pub fn is_busy(&self) -> bool {
+        self.busy.is_some()
+    }
+
+    /// May we write this host?
+    pub fn tenancy(&self, host: EngineIndex) -> &Tenancy {
+        &self.tenancy[host.at()]
+    }
+
+    /// We may.
+    pub fn is_ours(&self, host: EngineIndex) -> bool {
+        self.tenancy[host.at()] == Tenancy::Ours
+    }
+
+    /// Changes what we may.
+    pub fn set_tenancy(&mut self, host: EngineIndex, tenancy: Tenancy) {
+        self.tenancy[host.at()] = tenancy;
+        if !self.is_ours(host) {
+            self.audits.remove(&host);
+        }
+    }
+
+    /// Somebody else writes this host; ask again soon.
+    pub fn hold(&mut self, now: Time, host: EngineIndex, holder: Holder) {
+        self.set_tenancy(host, Tenancy::Held(holder, now + ASK_HELD));
+    }
+
+    /// Compare this host with the store.
+    pub fn audit(&mut self, host: EngineIndex) {
+        self.audits.insert(host);
+    }
+
+    /// Hosts whose agents are dead.
+    pub fn see_to(&mut self, overdue: Vec<String>) {
+        self.overdue = overdue;
+    }
+
+    /// Give the leases back, and do nothing more.
+    pub fn release(&mut self) {
+        self.release = true;
+    }
+
+    /// A transaction is to be run.
+    pub fn send(&mut self, flight: Flight) {
+        self.flights.push_back(flight);
+    }
+
+    /// Transactions that are not known to have run.
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// The newest of them, for revisions that it makes true as well.
+    pub fn last_flight(&mut self) -> Option<&mut Flight> {
+        self.flights.back_mut()
+    }
+
+    /// The first of them ran.
+    pub fn landed(&mut self) -> Option<Flight> {
+        self.halvings = self.halvings.saturating_sub(1);
+        self.flights.pop_front()
+    }
+
+    /// These hosts are not ours any more: their share of what did not run is taken out, and what had happened is given back.
+    pub fn strip(&mut self, host: EngineIndex) -> Vec<Happening> {
+        let mut happened = Vec::new();
+        for flight in &mut self.flights {
+            if !flight.batch.hosts.iter().any(|share| share.host == host) {
+                continue;
+            }
+            let (theirs, rest): (Vec<HostBatch>, Vec<HostBatch>) = flight
+                .batch
+                .hosts
+                .iter()
+                .cloned()
+                .partition(|share| share.host == host);
+            happened.extend(theirs.into_iter().flat_map(|share| share.happened));
+            flight.batch = Arc::new(Batch { hosts: rest });
+            flight.settled.retain(|(settled, _, _)| *settled != host);
+        }
+        self.flights.retain(|flight| !flight.batch.hosts.is_empty());
+        happened
+    }
+
+    /// The store answered: what had been asked?
+    pub fn answered(&mut self) -> Option<StoreRequest> {
+        self.busy.take()
+    }
+
+    /// It is connected.
+    pub fn opened(&mut self, now: Time) {
+        self.open = true;
+        self.beat_at = now;
+        self.backoff.reset();
+    }
+
+    /// The connection is gone; what had been asked is asked again.
+    pub fn failed(&mut self, now: Time, asked: Option<StoreRequest>, random: &mut Random) {
+        self.open = false;
+        self.errors += 1;
+        self.open_at = now + self.backoff.next(random);
+        match asked {
+            Some(StoreRequest::Audit(host)) => self.audit(host),
+            Some(StoreRequest::Release(_)) => self.release = false,
+            _ => {}
+        }
+    }
+
+    /// What to ask now, if anything and if nothing is under way. `identity` names an engine; `build` makes the next transaction.
+    pub fn next(
+        &mut self,
+        now: Time,
+        identity: impl Fn(EngineIndex) -> Option<Arc<str>>,
+        build: impl FnOnce() -> Option<Flight>,
+    ) -> Option<StoreRequest> {
+        if self.busy.is_some() {
+            return None;
+        }
+        let request = self.choose(now, identity, build)?;
+        self.busy = Some(request.clone());
+        Some(request)
+    }
+
+    fn choose(
+        &mut self,
+        now: Time,
+        identity: impl Fn(EngineIndex) -> Option<Arc<str>>,
+        build: impl FnOnce() -> Option<Flight>,
+    ) -> Option<StoreRequest> {
+        if !self.open {
+            return (self.open_at <= now && !self.release).then_some(StoreRequest::Open);
+        }
+        let claims = |hosts: Vec<EngineIndex>| {
+            hosts
+                .into_iter()
+                .map(|host| Claim {
+                    host,
+                    identity: identity(host),
+                })
+                .collect::<Vec<Claim>>()
+        };
+        if self.release {
+            self.release = false;
+            self.open_at = Time::MAX;
+            return Some(StoreRequest::Release(self.ours()));
+        }
+        if self.beat_at <= now {
+            self.beat_at = now + BEAT;
+            let ours = self.ours();
+            if !ours.is_empty() {
+                return Some(StoreRequest::Beat(claims(ours)));
+            }
+        }
+        let due: Vec<EngineIndex> = self.due(now);
+        if !due.is_empty() {
+            return Some(StoreRequest::Take(claims(due)));
+        }
+        if let Some(flight) = self.flights.front() {
+            return Some(StoreRequest::Apply(flight.batch.clone()));
+        }
+        if let Some(host) = self.audits.pop_first() {
+            return Some(StoreRequest::Audit(host));
+        }
+        if !self.overdue.is_empty() {
+            return Some(StoreRequest::Bury(std::mem::take(&mut self.overdue)));
+        }
+        if self.sweep_at <= now {
+            self.sweep_at = now + self.sweep_every;
+            return Some(StoreRequest::Sweep);
+        }
+        let flight = build()?;
+        let batch = flight.batch.clone();
+        self.flights.push_back(flight);
+        Some(StoreRequest::Apply(batch))
+    }
+
+    /// Hosts that are ours.
+    pub fn ours(&self) -> Vec<EngineIndex> {
+        self.hosts(|tenancy| *tenancy == Tenancy::Ours)
+    }
+
+    fn due(&self, now: Time) -> Vec<EngineIndex> {
+        self.hosts(|tenancy| match tenancy {
+            Tenancy::Wanted(at) | Tenancy::Held(_, at) => *at <= now,
+            Tenancy::Ours | Tenancy::Off => false,
+        })
+    }
+
+    fn hosts(&self, wanted: impl Fn(&Tenancy) -> bool) -> Vec<EngineIndex> {
+        self.tenancy
+            .iter()
+            .enumerate()
+            .filter(|(_, tenancy)| wanted(tenancy))
+            .map(|(index, _)| EngineIndex(index as u32))
+            .collect()
+    }
+
+    /// When there is something to ask although nothing happened.
+    pub fn deadline(&self) -> Option<Time> {
+        if self.busy.is_some() {
+            return None;
+        }
+        if !self.open {
+            return Some(self.open_at).filter(|at| *at != Time::MAX);
+        }
+        let due = self.tenancy.iter().filter_map(|tenancy| match tenancy {
+            Tenancy::Wanted(at) | Tenancy::Held(_, at) => Some(*at),
+            Tenancy::Ours | Tenancy::Off => None,
+        });
+        due.chain([self.beat_at, self.sweep_at]).min()
+    }
+
+    /// Sorts out what a refused transaction or heartbeat says; the hosts are not ours any more.
+    pub fn fenced(&mut self, now: Time, fenced: &Fenced) {
+        for host in &fenced.lost {
+            self.set_tenancy(*host, Tenancy::Wanted(now));
+        }
+        for (host, holder) in &fenced.held {
+            self.hold(now, *host, holder.clone());
+        }
+    }
+}

@@ -1,0 +1,587 @@
+//! What one host's share of the store is to become, and what it is as far as we know.
+//!
+//! Two things wait here to be written: what is to be *so* (a dirty set by container, in which a newer document replaces an older one) and what has
+//! *happened* (stream entries, a ring that drops its oldest). A batch is built against `stored`, which already counts all batches built before:
+//! they are applied one at a time and repeated unchanged until they ran, or until the host's lease is lost and all is begun anew.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::model::{ContainerId, Document, EngineIndex};
+use crate::store::{Audit, Gone, Happening, HostBatch, Notice, Put};
+
+/// The most stream entries of one engine that wait for the store.
+const RING: usize = 10_000;
+
+/// Keys of so many containers are renewed by one transaction: two short commands each, 240 kB in all.
+const TOUCHES: usize = 1000;
+
+/// The most stream entries in one transaction.
+const HAPPENINGS: usize = 256;
+
+/// What one transaction may hold, all hosts together; a host's share is taken off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Containers.
+    pub containers: usize,
+    /// Bytes of documents and entries.
+    pub bytes: usize,
+}
+
+/// What the store holds of a container, as far as we know.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+struct Stored {
+    /// Of the document; `None` when it is not known, so that any document is news.
+    digest: Option<u64>,
+    name: Option<Arc<str>>,
+    image: Option<Arc<str>>,
+    running: bool,
+}
+
+/// What is to become of a container.
+#[derive(Debug)]
+struct Dirty {
+    /// `None`: it is to go.
+    document: Option<Arc<Document>>,
+    revision: u64,
+    order: u64,
+}
+
+/// One host's outbox.
+#[derive(Debug)]
+pub struct Outbox {
+    host: EngineIndex,
+    stored: HashMap<ContainerId, Stored>,
+    names: HashMap<Arc<str>, ContainerId>,
+    /// How many running containers of the host the store has under an image.
+    images: HashMap<Arc<str>, usize>,
+    /// Containers in `dirty` in the order in which they got there; an entry whose order is not the dirty one's is stale.
+    queue: VecDeque<(u64, ContainerId)>,
+    dirty: HashMap<ContainerId, Dirty>,
+    orders: u64,
+    bytes: usize,
+    names_left: Vec<Arc<str>>,
+    touches: VecDeque<ContainerId>,
+    reassert: VecDeque<(ContainerId, Arc<str>)>,
+    happened: VecDeque<Happening>,
+    dropped: u64,
+    /// The host's fields as the store has them.
+    fields: BTreeMap<&'static str, String>,
+    notices: VecDeque<Notice>,
+    /// Until the first report is done no container has a notice of its own.
+    silent: bool,
+    closing: Option<Closing>,
+    renew_shared: bool,
+    forget: bool,
+}
+
+/// The end of a resync: written when all is written that was dirty when it was called for.
+#[derive(Debug)]
+struct Closing {
+    order: u64,
+    stamp: bool,
+}
+
+/// What is to be done with a container, or why not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// It will be written.
+    Later,
+    /// The store has it so already.
+    Already,
+}
+
+impl Outbox {
+    /// Nothing is known of what the store holds.
+    pub fn new(host: EngineIndex) -> Self {
+        Outbox {
+            host,
+            stored: HashMap::new(),
+            names: HashMap::new(),
+            images: HashMap::new(),
+            queue: VecDeque::new(),
+            dirty: HashMap::new(),
+            orders: 0,
+            bytes: 0,
+            names_left: Vec::new(),
+            touches: VecDeque::new(),
+            reassert: VecDeque::new(),
+            happened: VecDeque::new(),
+            dropped: 0,
+            fields: BTreeMap::new(),
+            notices: VecDeque::new(),
+            silent: true,
+            closing: None,
+            renew_shared: true,
+            forget: false,
+        }
+    }
+
+    /// The lease is ours: this is what the store holds. Documents are not compared, so each of them is news.
+    pub fn adopt(&mut self, audit: &Audit) {
+        self.stored.clear();
+        self.names.clear();
+        self.images.clear();
+        self.fields.clear();
+        self.touches.clear();
+        self.reassert.clear();
+        self.names_left.clear();
+        self.closing = None;
+        self.silent = true;
+        self.renew_shared = true;
+        self.forget = false;
+        let images: HashMap<&ContainerId, &String> = audit
+            .manifest
+            .iter()
+            .map(|(id, image)| (id, image))
+            .collect();
+        for (id, running) in audit
+            .manifest
+            .iter()
+            .map(|(id, _)| (id, false))
+            .chain(audit.stopped.iter().map(|id| (id, false)))
+            .chain(audit.running.iter().map(|id| (id, true)))
+        {
+            let stored = self.stored.entry(id.clone()).or_default();
+            stored.running |= running;
+            stored.image = images.get(id).map(|image| Arc::from(image.as_str()));
+        }
+        for stored in self.stored.values() {
+            if let (true, Some(image)) = (stored.running, &stored.image) {
+                *self.images.entry(image.clone()).or_default() += 1;
+            }
+        }
+        for (name, id) in &audit.names {
+            let id = ContainerId::from(id.as_str());
+            match self.stored.get_mut(&id) {
+                Some(stored) if stored.name.is_none() => {
+                    let name: Arc<str> = name.as_str().into();
+                    stored.name = Some(name.clone());
+                    self.names.insert(name, id);
+                }
+                _ => self.names_left.push(name.as_str().into()),
+            }
+        }
+    }
+
+    /// The lease is not ours any more: what the store holds is not known, and nobody waits for what was not written.
+    pub fn lose(&mut self) {
+        for stored in self.stored.values_mut() {
+            stored.digest = None;
+        }
+        self.touches.clear();
+        self.reassert.clear();
+        self.closing = None;
+    }
+
+    /// Somebody else writes this host: what waits here is theirs to say.
+    pub fn discard(&mut self) {
+        *self = Outbox::new(self.host);
+    }
+
+    /// This is so: the container's document, or `None` when it is not to be reported (any more).
+    pub fn want(
+        &mut self,
+        id: &ContainerId,
+        document: Option<Arc<Document>>,
+        revision: u64,
+    ) -> Wanted {
+        let already = match (&document, self.stored.get(id)) {
+            (Some(document), Some(stored)) => stored.digest == Some(document.digest),
+            (None, None) => true,
+            _ => false,
+        };
+        if already {
+            if let Some(old) = self.dirty.remove(id) {
+                self.bytes -= old.document.map_or(0, |document| document.size());
+            }
+            return Wanted::Already;
+        }
+        self.bytes += document.as_ref().map_or(0, |document| document.size());
+        let order = match self.dirty.get(id) {
+            Some(old) => old.order,
+            None => {
+                self.orders += 1;
+                self.queue.push_back((self.orders, id.clone()));
+                self.orders
+            }
+        };
+        let old = self.dirty.insert(
+            id.clone(),
+            Dirty {
+                document,
+                revision,
+                order,
+            },
+        );
+        self.bytes -= old
+            .and_then(|old| old.document)
+            .map_or(0, |document| document.size());
+        Wanted::Later
+    }
+
+    /// How many containers the store holds, as far as we know.
+    pub fn len(&self) -> usize {
+        self.stored.len()
+    }
+
+    /// The store holds none.
+    pub fn is_empty(&self) -> bool {
+        self.stored.is_empty()
+    }
+
+    /// The containers that the store holds, as far as we know.
+    pub fn known(&self) -> impl Iterator<Item = &ContainerId> {
+        self.stored.keys()
+    }
+
+    /// Bytes of documents that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// This happened.
+    pub fn happened(&mut self, happening: Happening) {
+        if self.happened.len() == RING {
+            self.happened.pop_front();
+            self.dropped += 1;
+        }
+        self.happened.push_back(happening);
+    }
+
+    /// These had been taken into a batch that did not run and never will.
+    pub fn put_back(&mut self, happened: Vec<Happening>) {
+        for happening in happened.into_iter().rev() {
+            if self.happened.len() < RING {
+                self.happened.push_front(happening);
+            }
+        }
+    }
+
+    /// Say this with the next transaction.
+    pub fn notify(&mut self, notice: Notice) {
+        self.notices.push_back(notice);
+    }
+
+    /// Compares what the store says with what it should say, and puts right what can be put right here. Returns the containers whose documents
+    /// have to be written again, and whether anything at all differed.
+    pub fn compare(&mut self, audit: &Audit) -> (Vec<ContainerId>, usize) {
+        let running: HashSet<&ContainerId> = audit.running.iter().collect();
+        let stopped: HashSet<&ContainerId> = audit.stopped.iter().collect();
+        let manifest: HashMap<&ContainerId, &String> = audit
+            .manifest
+            .iter()
+            .map(|(id, image)| (id, image))
+            .collect();
+        let mut differences = 0;
+        let mut again = Vec::new();
+        for (id, stored) in &mut self.stored {
+            let right = running.contains(id) == stored.running
+                && stopped.contains(id) != stored.running
+                && manifest.get(id).map(|image| image.as_str()) == stored.image.as_deref();
+            if !right {
+                stored.digest = None;
+                again.push(id.clone());
+            }
+        }
+        let foreign: HashSet<&ContainerId> = running
+            .into_iter()
+            .chain(stopped)
+            .chain(manifest.keys().copied())
+            .filter(|id| !self.stored.contains_key(*id))
+            .collect();
+        for id in foreign {
+            differences += 1;
+            let image = manifest.get(id).map(|image| Arc::from(image.as_str()));
+            self.stored.insert(
+                id.clone(),
+                Stored {
+                    image,
+                    ..Stored::default()
+                },
+            );
+            if !self.dirty.contains_key(id) {
+                self.want(id, None, 0);
+            }
+        }
+        let mut named: HashSet<&str> = HashSet::new();
+        for (name, id) in &audit.names {
+            match self.names.get(name.as_str()) {
+                Some(ours) if ours.as_str() == id => {
+                    named.insert(name);
+                }
+                Some(_) => {}
+                None => {
+                    differences += 1;
+                    self.names_left.push(name.as_str().into());
+                }
+            }
+        }
+        for (name, id) in &self.names {
+            if !named.contains(&**name)
+                && let Some(stored) = self.stored.get_mut(id)
+            {
+                stored.digest = None;
+                again.push(id.clone());
+            }
+        }
+        again.sort();
+        again.dedup();
+        if !audit.host {
+            differences += 1;
+            self.fields.clear();
+            self.renew_shared = true;
+        }
+        (again.clone(), differences + again.len())
+    }
+
+    /// The store had no key for this container: its document is news again.
+    pub fn missing(&mut self, id: &ContainerId) {
+        if let Some(stored) = self.stored.get_mut(id) {
+            stored.digest = None;
+        }
+    }
+
+    /// Renews the keys of all containers, a `share` (n, of) of the members of shared sets, and ends the resync with `refresh_containers`. `stamp`
+    /// is false when the engine could not be asked.
+    pub fn close(&mut self, stamp: bool, share: (u64, u64), renew_shared: bool) {
+        let (turn, turns) = share;
+        self.touches = self
+            .stored
+            .keys()
+            .filter(|id| !self.dirty.contains_key(*id))
+            .cloned()
+            .collect();
+        self.reassert = self
+            .stored
+            .iter()
+            .filter(|(id, stored)| stored.running && turn_of(id, turns) == turn % turns)
+            .filter_map(|(id, stored)| Some((id.clone(), stored.image.clone()?)))
+            .collect();
+        self.renew_shared |= renew_shared;
+        self.closing = Some(Closing {
+            order: self.orders,
+            stamp,
+        });
+    }
+
+    /// A resync's end waits to be written.
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// Removes everything of the host, and the host.
+    pub fn forget(&mut self) {
+        let ids: Vec<ContainerId> = self.stored.keys().cloned().collect();
+        for id in ids {
+            self.want(&id, None, 0);
+        }
+        self.touches.clear();
+        self.closing = None;
+        self.silent = true;
+        self.forget = true;
+    }
+
+    /// The host's keys are to be removed, or were.
+    pub fn is_forgotten(&self) -> bool {
+        self.forget
+    }
+
+    /// How many containers the store has as running (when all batches built so far have run).
+    pub fn running(&self) -> usize {
+        self.stored.values().filter(|stored| stored.running).count()
+    }
+
+    /// Does anything wait to be written?
+    pub fn is_idle(&self) -> bool {
+        self.dirty.is_empty()
+            && self.happened.is_empty()
+            && self.dropped == 0
+            && self.notices.is_empty()
+            && self.touches.is_empty()
+            && self.names_left.is_empty()
+            && self.closing.is_none()
+            && !self.fields.is_empty()
+    }
+
+    /// Builds the host's share of the next transaction, and takes what it needs off `room`. `fields` gives the host's present fields, the few that
+    /// move with every batch or all of them (those that the store has already are left out); `settled` receives the revisions that the transaction makes true.
+    pub fn take(
+        &mut self,
+        room: &mut Room,
+        fields: impl FnOnce(&Outbox, bool) -> Vec<(&'static str, String)>,
+        settled: &mut Vec<(EngineIndex, ContainerId, u64)>,
+    ) -> Option<HostBatch> {
+        let mut batch = HostBatch::new(self.host);
+        self.take_containers(&mut batch, room, settled);
+        self.take_happenings(&mut batch, room);
+        let touches = TOUCHES.min(self.touches.len());
+        if batch.puts.is_empty() {
+            batch.touches.extend(self.touches.drain(..touches));
+            let shares = TOUCHES.min(self.reassert.len());
+            batch.reassert.extend(self.reassert.drain(..shares));
+        }
+        batch.notices.splice(0..0, self.notices.drain(..));
+        let closing = match &self.closing {
+            Some(closing) => {
+                self.touches.is_empty()
+                    && self.reassert.is_empty()
+                    && self
+                        .queue
+                        .front()
+                        .is_none_or(|(order, _)| *order > closing.order)
+            }
+            None => false,
+        };
+        if closing && let Some(closing) = self.closing.take() {
+            batch.stamp = closing.stamp;
+            batch.renew = true;
+            batch.renew_shared = std::mem::take(&mut self.renew_shared);
+            if closing.stamp {
+                self.silent = false;
+                batch.notices.push(Notice::RefreshContainers);
+            }
+        }
+        if self.forget && self.dirty.is_empty() {
+            batch.forget = true;
+            batch.notices.push(Notice::ExpiredHost);
+            self.fields.clear();
+        } else {
+            let all = closing || self.fields.is_empty();
+            for (name, value) in fields(self, all) {
+                if self.fields.get(name) != Some(&value) {
+                    self.fields.insert(name, value.clone());
+                    batch.fields.push((name, value));
+                }
+            }
+        }
+        let empty = batch == HostBatch::new(self.host);
+        (!empty).then_some(batch)
+    }
+
+    fn take_containers(
+        &mut self,
+        batch: &mut HostBatch,
+        room: &mut Room,
+        settled: &mut Vec<(EngineIndex, ContainerId, u64)>,
+    ) {
+        let mut names_left: Vec<Arc<str>> = std::mem::take(&mut self.names_left);
+        let mut images_left: Vec<Arc<str>> = Vec::new();
+        while room.containers > 0 && room.bytes > 0 {
+            let Some((order, id)) = self.queue.pop_front() else {
+                break;
+            };
+            if self.dirty.get(&id).is_none_or(|dirty| dirty.order != order) {
+                continue;
+            }
+            let Some(dirty) = self.dirty.remove(&id) else {
+                continue;
+            };
+            let size = dirty
+                .document
+                .as_ref()
+                .map_or(64, |document| document.size());
+            self.bytes -= dirty
+                .document
+                .as_ref()
+                .map_or(0, |document| document.size());
+            room.containers -= 1;
+            room.bytes = room.bytes.saturating_sub(size);
+            let old = self.stored.remove(&id);
+            let known = old.is_some();
+            let old = old.unwrap_or_default();
+            if let Some(name) = &old.name
+                && self.names.get(name) == Some(&id)
+            {
+                self.names.remove(name);
+                names_left.push(name.clone());
+            }
+            if let (true, Some(image)) = (old.running, &old.image) {
+                self.uncount(image, &mut images_left);
+            }
+            settled.push((self.host, id.clone(), dirty.revision));
+            match dirty.document {
+                None => {
+                    batch.drops.push(Gone {
+                        id: id.clone(),
+                        image: old.image,
+                    });
+                    if !self.silent {
+                        batch.notices.push(Notice::DeleteContainer(id));
+                    }
+                }
+                Some(document) => {
+                    if !self.silent {
+                        batch.notices.push(match known {
+                            true => Notice::UpdateContainer(id.clone()),
+                            false => Notice::NewContainer(id.clone()),
+                        });
+                    }
+                    batch.puts.push(self.put(id, document, old));
+                }
+            }
+        }
+        names_left.retain(|name| !self.names.contains_key(name));
+        images_left.retain(|image| !self.images.contains_key(image));
+        names_left.dedup();
+        batch.names_left = names_left;
+        batch.images_left = images_left;
+    }
+
+    fn put(&mut self, id: ContainerId, document: Arc<Document>, old: Stored) -> Put {
+        let new = &document.summary;
+        if !new.name.is_empty() {
+            self.names.insert(new.name.clone(), id.clone());
+        }
+        if new.running {
+            *self.images.entry(new.image.clone()).or_default() += 1;
+        }
+        let stays = new.running && old.image.as_ref() == Some(&new.image);
+        self.stored.insert(
+            id.clone(),
+            Stored {
+                digest: Some(document.digest),
+                name: Some(new.name.clone()).filter(|name| !name.is_empty()),
+                image: Some(new.image.clone()),
+                running: new.running,
+            },
+        );
+        Put {
+            id,
+            image_left: old.image.filter(|_| !stays),
+            document,
+        }
+    }
+
+    fn uncount(&mut self, image: &Arc<str>, left: &mut Vec<Arc<str>>) {
+        if let Some(count) = self.images.get_mut(image) {
+            *count -= 1;
+            if *count == 0 {
+                self.images.remove(image);
+                left.push(image.clone());
+            }
+        }
+    }
+
+    fn take_happenings(&mut self, batch: &mut HostBatch, room: &mut Room) {
+        if self.dropped > 0 {
+            batch.happened.push(Happening::Gap {
+                dropped: std::mem::take(&mut self.dropped),
+                reason: "the store was away for longer than they could wait".to_owned(),
+            });
+        }
+        while batch.happened.len() < HAPPENINGS && room.bytes > 0 {
+            let Some(happening) = self.happened.pop_front() else {
+                break;
+            };
+            room.bytes = room.bytes.saturating_sub(256);
+            batch.happened.push(happening);
+        }
+    }
+}
+
+/// In which of `turns` turns a container's memberships are said again.
+fn turn_of(id: &ContainerId, turns: u64) -> u64 {
+    let digits = id.as_str().bytes().take(8);
+    digits.fold(0u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte)) % turns.max(1)
+}

@@ -1,0 +1,363 @@
+//! What the core asks the store, and what it makes of the answers.
+
+use std::sync::Arc;
+
+use super::engine::Predecessor;
+use super::link::{Flight, Tenancy};
+use super::outbox::{Outbox, Room};
+use super::{Core, Effect, Level, Site, StoreReply, StoreRequest, Time};
+use crate::model::EngineIndex;
+use crate::store::{
+    Applied, Audit, Batch, Beaten, Burial, Fenced, Found, Holder, Notice, Opened, StoreError, Taken,
+};
+
+/// One transaction: so many containers, so many bytes; halved for each one that timed out.
+const ROOM: Room = Room {
+    containers: 32,
+    bytes: 256 << 10,
+};
+
+impl Core {
+    /// The store answered.
+    pub(super) fn stored(&mut self, now: Time, reply: StoreReply, effects: &mut Vec<Effect>) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        let asked = link.answered();
+        self.status_stale |= matches!(
+            reply,
+            StoreReply::Opened(_) | StoreReply::Taken(_) | StoreReply::Failed(_)
+        );
+        match reply {
+            StoreReply::Opened(opened) => self.opened(now, opened, effects),
+            StoreReply::Taken(taken) => {
+                for one in taken {
+                    self.taken(now, one, effects);
+                }
+            }
+            StoreReply::Applied(Applied::Done { missing }) => {
+                self.landed(now, effects);
+                for (host, id) in missing {
+                    let site = &mut self.sites[host.at()];
+                    site.outbox.missing(&id);
+                    site.engine.look_again(std::iter::once(id));
+                    self.woken.insert(host);
+                }
+            }
+            StoreReply::Applied(Applied::Fenced(fenced))
+            | StoreReply::Beaten(Beaten::Fenced(fenced)) => self.fenced(now, fenced, effects),
+            StoreReply::Beaten(Beaten::Done { overdue }) => link.see_to(overdue),
+            StoreReply::Audited(host, audit) => self.audited(now, host, &audit, effects),
+            StoreReply::Buried(burials) => {
+                for burial in burials {
+                    effects.push(Effect::Log(Level::Warn, buried(&burial)));
+                }
+            }
+            StoreReply::Swept(swept) => {
+                if swept.removed > 0 {
+                    effects.push(Effect::Log(
+                        Level::Info,
+                        format!(
+                            "removed {} members that nobody explains from the shared sets",
+                            swept.removed
+                        ),
+                    ));
+                }
+            }
+            StoreReply::Released => {
+                if let Some(stop) = &mut self.stopping {
+                    stop.released = true;
+                }
+            }
+            StoreReply::Failed(error) => self.store_failed(now, asked, error, effects),
+        }
+    }
+
+    fn opened(&mut self, now: Time, opened: Opened, effects: &mut Vec<Effect>) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        link.opened(now);
+        if !link.error.is_empty() {
+            link.error.clear();
+            effects.push(Effect::Log(
+                Level::Info,
+                format!("the Cache answers again ({})", opened.address),
+            ));
+        }
+        if opened.ran == Some(true) {
+            self.landed(now, effects);
+        }
+        let lost = Fenced {
+            lost: opened.lost,
+            held: Vec::new(),
+        };
+        self.fenced(now, lost, effects);
+    }
+
+    fn taken(&mut self, now: Time, taken: Taken, effects: &mut Vec<Effect>) {
+        let index = taken.host;
+        match taken.outcome {
+            Ok(found) => self.ours(now, index, *found),
+            Err(holder) => self.held(now, index, holder, effects),
+        }
+    }
+
+    /// A host is ours: everything is compared with what the store holds, and written where it is not so.
+    fn ours(&mut self, now: Time, index: EngineIndex, found: Found) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        link.set_tenancy(index, Tenancy::Ours);
+        let site = &mut self.sites[index.at()];
+        site.outbox.adopt(&found.audit);
+        site.reported = false;
+        site.shared_at = now;
+        if !found.known {
+            site.outbox.notify(Notice::NewHost);
+        }
+        if site.engine.is_started() {
+            site.engine.want_round(now);
+        } else {
+            let young = found
+                .age_s
+                .is_some_and(|age| Time::from_secs(age) < self.settings.replay_max_age);
+            site.engine.start(
+                now,
+                Some(Predecessor {
+                    engine_id: found.engine_id,
+                    resume_ns: found.resume_ns,
+                    runs: (young && found.known).then_some(found.runs),
+                }),
+            );
+        }
+        self.woken.insert(index);
+        self.writable.insert(index);
+    }
+
+    fn held(&mut self, now: Time, index: EngineIndex, holder: Holder, effects: &mut Vec<Effect>) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        let site = &mut self.sites[index.at()];
+        if !matches!(link.tenancy(index), Tenancy::Held(before, _) if same_holder(before, &holder))
+        {
+            effects.push(Effect::Log(
+                Level::Error,
+                format!(
+                    "host `{}` is not written: {holder}; give each agent an --id of its own, or stop the other one",
+                    site.name
+                ),
+            ));
+        }
+        link.hold(now, index, holder);
+        let happened = link.strip(index);
+        drop(happened);
+        self.waiting_bytes -= site.outbox.bytes();
+        site.outbox.discard();
+        site.engine.start(now, None);
+        site.engine.end_round(now, &mut self.random);
+        self.woken.insert(index);
+        self.writable.remove(&index);
+    }
+
+    fn fenced(&mut self, now: Time, fenced: Fenced, effects: &mut Vec<Effect>) {
+        self.status_stale = true;
+        for index in fenced.lost {
+            let Some(link) = &mut self.link else {
+                return;
+            };
+            let site = &mut self.sites[index.at()];
+            effects.push(Effect::Log(
+                Level::Warn,
+                format!("the Cache has lost host `{}`; writing it anew", site.name),
+            ));
+            link.set_tenancy(index, Tenancy::Wanted(now));
+            let happened = link.strip(index);
+            site.outbox.put_back(happened);
+            site.outbox.lose();
+            site.engine.end_round(now, &mut self.random);
+        }
+        for (index, holder) in fenced.held {
+            self.held(now, index, holder, effects);
+        }
+    }
+
+    /// The oldest transaction ran.
+    fn landed(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let Some(flight) = self.link.as_mut().and_then(|link| link.landed()) else {
+            return;
+        };
+        for (index, id, revision) in &flight.settled {
+            self.jobs.written(*index, id, *revision);
+        }
+        for share in &flight.batch.hosts {
+            let site = &mut self.sites[share.host.at()];
+            if share.forget
+                && let Some(link) = &mut self.link
+            {
+                link.set_tenancy(share.host, Tenancy::Off);
+                site.outbox.discard();
+            }
+            if !share.stamp {
+                continue;
+            }
+            site.engine.end_round(now, &mut self.random);
+            self.woken.insert(share.host);
+            let level = match site.reported {
+                true => Level::Debug,
+                false => Level::Info,
+            };
+            site.reported = true;
+            effects.push(Effect::Log(
+                level,
+                format!("Reported {} containers to the Cache", site.outbox.len()),
+            ));
+        }
+    }
+
+    fn audited(&mut self, now: Time, index: EngineIndex, audit: &Audit, effects: &mut Vec<Effect>) {
+        let site = &mut self.sites[index.at()];
+        let before = site.outbox.bytes();
+        let (again, differences) = site.outbox.compare(audit);
+        self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;
+        if differences > 0 && site.reported {
+            effects.push(Effect::Log(
+                Level::Warn,
+                format!(
+                    "host `{}`: the Cache differed in {differences} places; putting it right",
+                    site.name
+                ),
+            ));
+        }
+        if again.is_empty() {
+            return self.close(now, index, true);
+        }
+        let mut out = Vec::new();
+        site.engine.repair(&again, &mut out);
+        self.woken.insert(index);
+        self.follow(now, index, out, effects);
+    }
+
+    fn store_failed(
+        &mut self,
+        now: Time,
+        asked: Option<StoreRequest>,
+        error: StoreError,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        if error.timed_out && matches!(asked, Some(StoreRequest::Apply(_))) {
+            link.halvings = (link.halvings + 1).min(5);
+        }
+        link.failed(now, asked, &mut self.random);
+        if link.error != error.text {
+            link.error.clone_from(&error.text);
+            effects.push(Effect::Log(Level::Warn, error.text));
+        }
+        self.jobs.release_all();
+        if let Some(stop) = &mut self.stopping {
+            stop.released = true;
+        }
+    }
+
+    /// Asks the store the next thing, when it is not busy.
+    pub(super) fn ask_store(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let Some(mut link) = self.link.take() else {
+            return;
+        };
+        let sites = &self.sites;
+        let identity = |host: EngineIndex| sites[host.at()].engine.identity();
+        // The closure that builds needs all of `self` but the link and what `identity` borrows, so it runs first, and only when its turn has come.
+        let mut flight = None;
+        let mut request = link.next(now, identity, || None);
+        if request.is_none() && link.is_open() && !link.is_busy() && self.stopping.is_none() {
+            flight = self.build(&link);
+        }
+        if let Some(flight) = flight {
+            request = link.next(now, |_| None, || Some(flight));
+        }
+        self.link = Some(link);
+        effects.extend(request.map(Effect::Store));
+    }
+
+    /// The next transaction: a share of each host that has something to write, in turns.
+    fn build(&mut self, link: &super::link::Link) -> Option<Flight> {
+        let mut room = Room {
+            containers: (ROOM.containers >> link.halvings).max(1),
+            bytes: (ROOM.bytes >> link.halvings).max(1),
+        };
+        let mut batch = Batch::default();
+        let mut settled = Vec::new();
+        let hosts: Vec<EngineIndex> = self.writable.iter().copied().collect();
+        for index in hosts {
+            if room.containers == 0 || room.bytes == 0 {
+                break;
+            }
+            self.writable.remove(&index);
+            if !link.is_ours(index) {
+                continue;
+            }
+            let dropped_jobs = self.jobs.dropped_total;
+            let resume_ns = self.resume_ns(index);
+            let site = &mut self.sites[index.at()];
+            let before = site.outbox.bytes();
+            let (engine, url, down) = (&site.engine, &site.url, site.down_since.is_some());
+            let constants = (&self.settings, link.errors, dropped_jobs);
+            let fields = |outbox: &Outbox, all: bool| {
+                super::tell::fields(engine, url, down, outbox.running(), all, constants)
+            };
+            let share = site.outbox.take(&mut room, fields, &mut settled);
+            self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;
+            if let Some(mut share) = share {
+                if resume_ns != site.resume_ns && !share.forget {
+                    site.resume_ns = resume_ns;
+                    share.resume_ns = resume_ns;
+                }
+                batch.hosts.push(share);
+            }
+            if !site.outbox.is_idle() {
+                self.writable.insert(index);
+            }
+        }
+        (!batch.hosts.is_empty()).then(|| Flight {
+            batch: Arc::new(batch),
+            settled,
+        })
+    }
+
+    /// Where a successor is to take up: before the first event that has a job not yet started, else at the last event.
+    fn resume_ns(&self, index: EngineIndex) -> Option<i64> {
+        let last = self.sites[index.at()].engine.resume_ns();
+        match self.jobs.first_unstarted(index) {
+            Some(first) => last.map(|last| last.min(first - 1)),
+            None => last,
+        }
+    }
+}
+
+impl Site {
+    /// The host's id, for messages.
+    pub(super) fn named(&self) -> String {
+        format!("{}@{}", self.name, self.url)
+    }
+}
+
+fn same_holder(a: &Holder, b: &Holder) -> bool {
+    match (a, b) {
+        // The number behind the colon moves with every transaction of theirs.
+        (Holder::Agent(a), Holder::Agent(b)) => a.split(':').next() == b.split(':').next(),
+        (a, b) => a == b,
+    }
+}
+
+fn buried(burial: &Burial) -> String {
+    match burial {
+        Burial::Lost(host) => format!("host `{host}` is lost: its agent no longer reports"),
+        Burial::Expired(host, containers) => {
+            format!("host `{host}` has expired; removed it with its {containers} containers")
+        }
+    }
+}
