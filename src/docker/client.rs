@@ -16,7 +16,7 @@ use ureq::http::Response;
 use ureq::{Agent, Body, Timeout};
 
 pub use super::stream::Events;
-use super::{connect, wire};
+use super::{connect, time, wire};
 use crate::model::{Address, ContainerId, Hello, Row};
 
 /// The newest version of the API that this agent was tried with; an engine that knows less is asked in its own.
@@ -187,7 +187,7 @@ impl Connection {
                 .and_then(|value| value.to_str().ok())
         };
         let theirs = header("Api-Version").unwrap_or("").to_owned();
-        let date_ns = header("Date").and_then(wire::http_date_ns).unwrap_or(0);
+        let date_ns = header("Date").and_then(time::http_date_ns).unwrap_or(0);
         self.way.body_of_200("ping", ping, SMALL_CAP)?;
         let Some(api_version) = lower_version(&theirs) else {
             let cause = "it names no Api-Version; is it a Docker engine?";

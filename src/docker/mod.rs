@@ -7,4 +7,5 @@ pub mod client;
 mod connect;
 pub mod document;
 mod stream;
+mod time;
 pub mod wire;

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use super::time;
 use crate::model::{ContainerId, Event, Hello, Row};
 
 /// The most characters of a bad text that an error quotes.
@@ -93,7 +94,7 @@ pub fn info(bytes: &[u8]) -> Result<Hello, WireError> {
         architecture: info.architecture.0.into_owned(),
         cpus: info.cpus.and_then(|n| n.try_into().ok()).unwrap_or(0),
         memory: info.memory.and_then(|n| n.try_into().ok()).unwrap_or(0),
-        clock_ns: rfc3339_ns(&info.system_time.0).unwrap_or(0),
+        clock_ns: time::rfc3339_ns(&info.system_time.0).unwrap_or(0),
         ..Hello::default()
     })
 }
@@ -127,62 +128,6 @@ pub fn message(bytes: &[u8]) -> Option<String> {
     let words: Vec<&str> = said.split_whitespace().collect();
     let line: String = words.join(" ").chars().take(3 * QUOTED).collect();
     (!line.is_empty()).then_some(line)
-}
-
-/// Reads a time such as `2026-11-22T12:46:07.123456789+01:00` as ns since 1970; `None` where it is none, or not within 1677 to 2262.
-pub fn rfc3339_ns(text: &str) -> Option<i64> {
-    let bytes = text.as_bytes();
-    let mark = |at: usize, marks: &[u8]| bytes.get(at).is_some_and(|byte| marks.contains(byte));
-    if !(mark(4, b"-") && mark(7, b"-") && mark(10, b"Tt ") && mark(13, b":") && mark(16, b":")) {
-        return None;
-    }
-    let (fraction, zone) = match text.get(19..)?.strip_prefix('.') {
-        None => ("", text.get(19..)?),
-        Some(rest) => rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?),
-    };
-    let zone_s = match zone.as_bytes() {
-        b"Z" | b"z" => 0,
-        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
-            let s = number(zone, 1, 3)? * 3600 + number(zone, 4, 6)? * 60;
-            if *sign == b'+' { s } else { -s }
-        }
-        _ => return None,
-    };
-    let day = days_since_1970(
-        number(text, 0, 4)?,
-        number(text, 5, 7)?,
-        number(text, 8, 10)?,
-    )?;
-    let clock = clock_s(
-        number(text, 11, 13)?,
-        number(text, 14, 16)?,
-        number(text, 17, 19)?,
-    )?;
-    let s = day * 86_400 + clock - zone_s;
-    // Digits after the ninth are finer than a ns.
-    let ns: String = fraction
-        .chars()
-        .chain("000000000".chars())
-        .take(9)
-        .collect();
-    s.checked_mul(1_000_000_000)?.checked_add(ns.parse().ok()?)
-}
-
-/// Reads the time of a `Date` header, `Sun, 22 Nov 2026 12:46:07 GMT`, as ns since 1970.
-pub fn http_date_ns(text: &str) -> Option<i64> {
-    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    let (_, date) = text.split_once(", ")?;
-    let [day, month, year, clock, "GMT"] = date.split(' ').collect::<Vec<_>>()[..] else {
-        return None;
-    };
-    let month = (0..12).find(|at| MONTHS.get(at * 3..at * 3 + 3) == Some(month))? as i64 + 1;
-    let day = days_since_1970(number(year, 0, 4)?, month, number(day, 0, 2)?)?;
-    let clock = clock_s(
-        number(clock, 0, 2)?,
-        number(clock, 3, 5)?,
-        number(clock, 6, 8)?,
-    )?;
-    (day * 86_400 + clock).checked_mul(1_000_000_000)
 }
 
 /// Turns an event into the form and the words of today's Docker.
@@ -286,30 +231,6 @@ pub(super) fn place(cause: &serde_json::Error) -> String {
         _ => "it is not JSON",
     };
     format!("{what} (line {}, column {})", cause.line(), cause.column())
-}
-
-/// The digits of `text[from..to]` and nothing else.
-fn number(text: &str, from: usize, to: usize) -> Option<i64> {
-    let digits = text.get(from..to)?;
-    let all = digits.bytes().all(|byte| byte.is_ascii_digit());
-    all.then(|| digits.parse().ok())?
-}
-
-/// Days from 1970-01-01 to a day of the Gregorian calendar.
-fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // The year is let begin in March, so that the leap day is its last; 719,468 days lie between 0000-03-01 and 1970-01-01.
-    let year = if month <= 2 { year - 1 } else { year };
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    Some(year * 365 + leap_days + day_of_year - 719_468)
-}
-
-/// Seconds since midnight; a leap second is let pass.
-fn clock_s(hour: i64, minute: i64, second: i64) -> Option<i64> {
-    (hour <= 23 && minute <= 59 && second <= 60).then(|| hour * 3600 + minute * 60 + second)
 }
 
 /// A text that may also be `null`; borrowed where it holds no escapes.
@@ -442,4 +363,237 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// As dockerd 20.10.24 sends it.
+    const START: &str = r#"{"status":"start","id":"6830810d","from":"web:1","Type":"container","Action":"start","Actor":{"ID":"6830810d","Attributes":{"exitCode":"9","image":"web:1","name":"web-1"}},"scope":"local","time":1795352582,"timeNano":1795352582893254447}"#;
+    /// As dockerd sends it since API 1.52.
+    const NEWEST: &str = r#"{"Type":"container","Action":"health_status: healthy","Actor":{"ID":"6830810d","Attributes":{"image":"web:1","name":"web-1"}},"scope":"local","timeNano":1795352584000000001}"#;
+
+    fn decoded(line: &str) -> Event {
+        let event = event(line.as_bytes());
+        event.expect("it decodes").expect("it is no empty line")
+    }
+
+    fn attributes(event: &Event) -> Vec<(&str, &str)> {
+        let attributes = event.attributes.iter();
+        attributes
+            .map(|(name, value)| (&**name, &**value))
+            .collect()
+    }
+
+    #[test]
+    fn an_event_is_decoded_in_full() {
+        let start = decoded(START);
+        assert_eq!(
+            (&*start.kind, &*start.action, &*start.id),
+            ("container", "start", "6830810d")
+        );
+        assert_eq!(start.time_ns, 1_795_352_582_893_254_447);
+        let expected = [("exitCode", "9"), ("image", "web:1"), ("name", "web-1")];
+        assert_eq!(attributes(&start), expected);
+        let newest = decoded(NEWEST);
+        assert_eq!(&*newest.action, "health_status: healthy");
+        assert_eq!(newest.time_ns, 1_795_352_584_000_000_001);
+    }
+
+    #[test]
+    fn the_oldest_form_is_understood() {
+        let die = decoded(r#"{"status":"die","id":"abc","from":"ubuntu","time":1795352582}"#);
+        assert_eq!(
+            (&*die.kind, &*die.action, &*die.id),
+            ("container", "die", "abc")
+        );
+        assert_eq!(die.time_ns, 1_795_352_582_000_000_000);
+        assert_eq!(attributes(&die), [("image", "ubuntu")]);
+        assert_eq!(
+            &*decoded(r#"{"status":"pull","id":"ubuntu","time":1}"#).kind,
+            "image"
+        );
+    }
+
+    #[test]
+    fn separators_and_empty_lines_are_no_events() {
+        for line in ["", "\n", "\r\n", "\u{1e}", "\u{1e}\n", "  "] {
+            assert_eq!(event(line.as_bytes()), Ok(None), "{line:?}");
+        }
+        let marked = format!("\u{1e}{NEWEST}\r");
+        assert_eq!(decoded(&marked), decoded(NEWEST));
+    }
+
+    #[test]
+    fn null_and_unknown_fields_are_passed_over() {
+        let line = r#"{"Type":null,"Action":"start","Actor":null,"status":null,"new":{"a":[1]},"time":null,"timeNano":7}"#;
+        let event = decoded(line);
+        assert_eq!((&*event.kind, event.time_ns), ("container", 7));
+        let line = r#"{"Action":"start","Actor":{"ID":null,"Attributes":null},"id":"abc"}"#;
+        assert_eq!(&*decoded(line).id, "abc");
+    }
+
+    #[test]
+    fn the_command_line_of_an_exec_is_cut_off() {
+        for form in [
+            r#"{"Type":"container","Action":"exec_create: sh -c \"PW=a:hunter2\"","timeNano":1}"#,
+            r#"{"status":"exec_create: sh -c hunter2","id":"abc","time":1}"#,
+        ] {
+            assert_eq!(&*decoded(form).action, "exec_create");
+            // Broken anywhere, its error does not tell the command either.
+            for end in 0..form.len() {
+                if let Err(error) = event(&form.as_bytes()[..end]) {
+                    assert!(!error.text.contains("hunter2"), "{}", error.text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn podman_is_put_into_dockers_words() {
+        let died = r#"{"Type":"container","Action":"died","Actor":{"ID":"a","Attributes":{"containerExitCode":"3"}}}"#;
+        let died = decoded(died);
+        assert_eq!(
+            (&*died.action, died.attribute("exitCode")),
+            ("die", Some("3"))
+        );
+        let both = r#"{"status":"die","id":"a","Actor":{"Attributes":{"containerExitCode":"0","exitCode":"3"}}}"#;
+        assert_eq!(decoded(both).attribute("exitCode"), Some("3"));
+        // Every event of older versions has the attribute; it means something only with the end.
+        let start = r#"{"Action":"start","Actor":{"Attributes":{"containerExitCode":"0"}}}"#;
+        assert_eq!(decoded(start).attribute("exitCode"), None);
+        let sick = r#"{"Action":"health_status","HealthStatus":"unhealthy"}"#;
+        assert_eq!(&*decoded(sick).action, "health_status: unhealthy");
+        let sick =
+            r#"{"Action":"health_status","Actor":{"Attributes":{"health_status":"unhealthy"}}}"#;
+        assert_eq!(&*decoded(sick).action, "health_status: unhealthy");
+        assert_eq!(
+            &*decoded(r#"{"Action":"health_status"}"#).action,
+            "health_status"
+        );
+        assert_eq!(
+            &*decoded(r#"{"Type":"container","Action":"remove"}"#).action,
+            "destroy"
+        );
+        let net = r#"{"Type":"network","Action":"connect","Actor":{"ID":"c1","Attributes":{"network":"n"}}}"#;
+        assert_eq!(decoded(net).container(), Some("c1"));
+        let net = r#"{"Type":"network","Action":"connect","Actor":{"ID":"n1","Attributes":{"container":"c1"}}}"#;
+        assert_eq!(attributes(&decoded(net)), [("container", "c1")]);
+    }
+
+    #[test]
+    fn what_is_no_event_is_quoted_and_cut() {
+        let error = event(br#"{"Action":7}"#).unwrap_err();
+        assert_eq!(
+            error.text,
+            "failed to decode event `{\\\"Action\\\":7}`: a field is missing or of the wrong type (line 1, column 11)"
+        );
+        let error = event(br#"{"Type":"container"}"#).unwrap_err();
+        assert!(
+            error.text.ends_with("it has neither `Action` nor `status`"),
+            "{}",
+            error.text
+        );
+        let error = event(&b"\x00\xff".repeat(1 << 20)).unwrap_err();
+        assert!(
+            error.text.len() < 1000 && !error.text.contains('\0'),
+            "{}",
+            error.text
+        );
+    }
+
+    #[test]
+    fn a_list_tells_what_runs() {
+        let states = [
+            ("created", false),
+            ("running", true),
+            ("paused", true),
+            ("restarting", true),
+            ("removing", false),
+            ("exited", false),
+            ("dead", false),
+            ("configured", false),
+            ("stopped", false),
+        ];
+        for (state, running) in states {
+            let list =
+                format!(r#"[{{"Id":"abc","Names":["/x"],"State":"{state}","Labels":null}}]"#);
+            let row = Row {
+                id: "abc".into(),
+                running,
+            };
+            assert_eq!(rows(list.as_bytes()), Ok(vec![row]), "{state}");
+        }
+        assert_eq!(rows(b"null\n"), Ok(vec![]));
+        assert_eq!(rows(b"[]"), Ok(vec![]));
+        assert!(rows(br#"[{"State":"running"}]"#).is_err());
+        assert!(rows(br#"{"message":"no"}"#).is_err());
+        assert!(rows(br#"[{"Id":"abc","State":"running"}"#).is_err());
+    }
+
+    #[test]
+    fn an_engine_says_who_it_is_as_far_as_it_does() {
+        let said = info(
+            br#"{"ID":"Q2","Name":"ubuntu","SystemTime":"2026-11-22T13:03:02.5Z","OperatingSystem":"Debian","KernelVersion":"6.1","Architecture":"x86_64","NCPU":2,"MemTotal":4096,"Swarm":{}}"#,
+        );
+        let expected = Hello {
+            engine_id: "Q2".into(),
+            host_name: "ubuntu".into(),
+            os: "Debian".into(),
+            kernel: "6.1".into(),
+            architecture: "x86_64".into(),
+            cpus: 2,
+            memory: 4096,
+            clock_ns: 1_795_352_582_500_000_000,
+            ..Hello::default()
+        };
+        assert_eq!(said, Ok(expected));
+        assert_eq!(info(b"{}"), Ok(Hello::default()));
+        let nulls = br#"{"ID":null,"NCPU":null,"MemTotal":-1,"SystemTime":""}"#;
+        assert_eq!(info(nulls), Ok(Hello::default()));
+        assert!(info(b"<html>").is_err());
+    }
+
+    #[test]
+    fn a_version_has_the_parts_that_are_told() {
+        let told =
+            br#"{"Version":"28.5.2","GitCommit":"abc1234","GoVersion":"go1.24.1","Os":"linux"}"#;
+        assert_eq!(version(told).as_deref(), Ok("28.5.2;git-abc1234;go1.24.1"));
+        assert_eq!(version(br#"{"Version":"4.3.1"}"#).as_deref(), Ok("4.3.1"));
+        assert_eq!(version(b"{}").as_deref(), Ok(""));
+    }
+
+    #[test]
+    fn an_errors_message_is_found_in_one_line() {
+        let said = |bytes: &[u8]| message(bytes);
+        assert_eq!(
+            said(b"{\"message\":\"too\\n new\"}\n").as_deref(),
+            Some("too new")
+        );
+        assert_eq!(
+            said(b"Client sent HTTP\n").as_deref(),
+            Some("Client sent HTTP")
+        );
+        assert_eq!(said(b" <html><body>403</body>"), None);
+        assert_eq!(said(b""), None);
+        assert_eq!(said(&b"x".repeat(9000)).map(|line| line.len()), Some(360));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_bring_the_decoders_down(bytes: Vec<u8>) {
+            let _ = (event(&bytes), rows(&bytes), info(&bytes), version(&bytes), message(&bytes));
+        }
+
+        #[test]
+        fn no_bent_event_brings_the_decoder_down(at in 0..START.len(), byte: u8, cut in 0..START.len()) {
+            let mut bent = START.as_bytes().to_vec();
+            bent[at] = byte;
+            let _ = event(&bent);
+            let _ = event(&bent[..cut]);
+            prop_assert!(event(&START.as_bytes()[..cut]).map_or(true, |event| event.is_none()));
+        }
+    }
 }
