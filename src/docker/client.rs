@@ -1,0 +1,480 @@
+//! What an engine is asked: who it is, what happens, what there is, each with its time limit.
+//!
+//! A [`Connection`] serves one attempt of a reader (`/_ping`, `/info`, `/version`, then `/events` until it ends) and is made anew for each. A
+//! [`Client`] serves a syncer (list, inspect) on a kept connection. Every call blocks its thread; [`Closer::close`] on another thread ends it at
+//! once, but for a name that is being looked up.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ureq::config::Config;
+use ureq::http::Response;
+use ureq::{Agent, Body, Timeout};
+
+pub use super::stream::Events;
+use super::{connect, time, wire};
+use crate::model::{Address, ContainerId, Hello, Row};
+
+/// The newest version of the API that this agent was tried with; an engine that knows less is asked in its own.
+pub const MAX_API: &str = "1.51";
+
+/// An engine that listens and does not accept for so long is down.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// A ping costs the engine nothing: if it is not answered by then, the engine listens and does not serve.
+const PING_LIMIT: Duration = Duration::from_secs(5);
+/// `/info` asks the storage driver and runs the runtimes for their versions: seconds on a machine under load.
+const INFO_LIMIT: Duration = Duration::from_secs(15);
+/// The headers of `/events` come before anything is looked for.
+const EVENTS_LIMIT: Duration = Duration::from_secs(5);
+/// 10,000 rows take a quiet engine about a second. A longer wait than this would only hold up the inspects behind it.
+const LIST_LIMIT: Duration = Duration::from_secs(30);
+
+/// Buffers of a connection: a request fits the one, an answer's headers the other; an inspect has about 7 kB.
+const OUTPUT_BYTES: usize = 8 << 10;
+const INPUT_BYTES: usize = 32 << 10;
+
+/// About 100,000 rows.
+const LIST_CAP: u64 = 256 << 20;
+/// A thousand times an ordinary inspect.
+const INSPECT_CAP: u64 = 16 << 20;
+/// More than any `/info`, and enough of an error's body to find its message.
+const SMALL_CAP: u64 = 1 << 20;
+
+/// Why an engine did not answer as it should.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DockerError {
+    /// What sort of failure it is.
+    pub kind: DockerErrorKind,
+    /// One line: ``failed to <verb> <noun> `<engine>`: <cause>``, with the remedy where the user can act. Two errors of one cause have one text.
+    pub text: String,
+}
+
+/// The sorts of failure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DockerErrorKind {
+    /// No answer, or nothing more on a stream, within the limit.
+    Timeout,
+    /// There is no way to the engine: no socket, no permission, nobody listens, no such host.
+    Refused,
+    /// It answered with this status instead of 200.
+    Status(u16),
+    /// We closed the connection ourselves.
+    Closed,
+    /// The connection broke, in the middle of an answer or before.
+    Broken,
+    /// It answered what makes no sense.
+    BadAnswer,
+    /// One line of `/events` made no sense; the stream goes on.
+    BadLine,
+}
+
+impl fmt::Display for DockerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for DockerError {}
+
+/// Ends what another thread waits for.
+#[derive(Clone, Debug)]
+pub struct Closer {
+    agent: Agent,
+    closed: Arc<AtomicBool>,
+}
+
+impl Closer {
+    /// Shuts all sockets. Whoever is blocked on one returns at once, and every later call fails, with [`DockerErrorKind::Closed`].
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.agent.clone().shutdown();
+    }
+}
+
+/// Lists and inspects, on connections that are kept. Clones share them and the closer.
+#[derive(Clone, Debug)]
+pub struct Client {
+    way: Way,
+}
+
+impl Client {
+    /// Connects to nothing yet.
+    pub fn new(address: &Address) -> Client {
+        let way = Way::new(address);
+        Client { way }
+    }
+
+    /// What frees a thread that is blocked in one of the calls below.
+    pub fn closer(&self) -> Closer {
+        self.way.closer.clone()
+    }
+
+    /// Lists containers: with `all` the stopped ones too, otherwise Docker's default list; those that all `filters` (Docker's own, name and
+    /// value) leave in; with `only` that one at most.
+    pub fn list(
+        &self,
+        api_version: &str,
+        all: bool,
+        filters: &[(String, String)],
+        only: Option<&ContainerId>,
+    ) -> Result<Vec<Row>, DockerError> {
+        let action = "list the containers of";
+        let path = list_path(api_version, all, filters, only);
+        let response = self.way.get(action, &path, LIST_LIMIT)?;
+        let body = self.way.body_of_200(action, response, LIST_CAP)?;
+        let mut rows = wire::rows(&body).map_err(|cause| self.way.bad_answer(action, cause))?;
+        if let Some(only) = only {
+            rows.retain(|row| row.id == *only);
+        }
+        Ok(rows)
+    }
+
+    /// The answer to an inspect, as it came. `None`: there is no such container. `limit` is for the whole call.
+    pub fn inspect(
+        &self,
+        api_version: &str,
+        id: &ContainerId,
+        limit: Duration,
+    ) -> Result<Option<Vec<u8>>, DockerError> {
+        let action = "inspect a container of";
+        let path = format!("/v{api_version}/containers/{}/json", escaped(id.as_str()));
+        let response = self.way.get(action, &path, limit)?;
+        if response.status() != 404 {
+            return self
+                .way
+                .body_of_200(action, response, INSPECT_CAP)
+                .map(Some);
+        }
+        // Only the engine's own word makes a container gone: a proxy that knows no such page says 404 as well.
+        match said(response) {
+            Some(said) if said.to_lowercase().contains("no such container") => Ok(None),
+            said => Err(self.way.refused(action, 404, said)),
+        }
+    }
+}
+
+/// One attempt to follow an engine.
+#[derive(Debug)]
+pub struct Connection {
+    way: Way,
+}
+
+impl Connection {
+    /// Connects to nothing yet.
+    pub fn new(address: &Address) -> Connection {
+        let way = Way::new(address);
+        Connection { way }
+    }
+
+    /// What frees a thread that is blocked in one of the calls below, or in [`Events::next`].
+    pub fn closer(&self) -> Closer {
+        self.way.closer.clone()
+    }
+
+    /// Asks the engine who it is and settles the version to speak: the lower of [`MAX_API`] and its own.
+    ///
+    /// An engine behind a proxy that keeps `/info` or `/version` to itself is taken without what they tell; its clock is then that of the
+    /// `Date` header.
+    pub fn hello(&self) -> Result<Hello, DockerError> {
+        let ping = self.way.get("ping", "/_ping", PING_LIMIT)?;
+        let header = |name: &str| {
+            ping.headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
+        let theirs = header("Api-Version").unwrap_or("").to_owned();
+        let date_ns = header("Date").and_then(time::http_date_ns).unwrap_or(0);
+        self.way.body_of_200("ping", ping, SMALL_CAP)?;
+        let Some(api_version) = lower_version(&theirs) else {
+            let cause = "it names no Api-Version; is it a Docker engine?";
+            return Err(self.way.bad_answer("ping", cause));
+        };
+
+        let action = "ask for `/info` of";
+        let mut hello = match self.unless_forbidden(action, &format!("/v{api_version}/info"))? {
+            Some(body) => wire::info(&body).map_err(|cause| self.way.bad_answer(action, cause))?,
+            None => Hello::default(),
+        };
+        if hello.clock_ns == 0 {
+            hello.clock_ns = date_ns;
+        }
+        let action = "ask for `/version` of";
+        if let Some(body) = self.unless_forbidden(action, &format!("/v{api_version}/version"))? {
+            hello.docker_version =
+                wire::version(&body).map_err(|cause| self.way.bad_answer(action, cause))?;
+        }
+        hello.api_version = api_version;
+        Ok(hello)
+    }
+
+    /// Opens `/events` from `since_ns` to `until_ns`, both inclusive and in ns of the engine's clock. `idle` is the longest silence to bear.
+    pub fn events(
+        &self,
+        api_version: &str,
+        since_ns: i64,
+        until_ns: i64,
+        idle: Duration,
+    ) -> Result<Events, DockerError> {
+        let action = Events::ACTION;
+        let (since, until) = (stamp(since_ns), stamp(until_ns));
+        let path = format!("/v{api_version}/events?since={since}&until={until}");
+        let response = self
+            .way
+            .closer
+            .agent
+            .get(self.way.url(&path))
+            .config()
+            .timeout_recv_response(Some(EVENTS_LIMIT))
+            .timeout_per_read(Some(idle))
+            .build()
+            .call()
+            .map_err(|cause| self.way.failed(action, cause))?;
+        match response.status().as_u16() {
+            200 => Ok(Events::new(self.way.clone(), response.into_body())),
+            status => Err(self.way.refused(action, status, said(response))),
+        }
+    }
+
+    /// The body of an answer that a proxy may refuse to give.
+    fn unless_forbidden(&self, action: &str, path: &str) -> Result<Option<Vec<u8>>, DockerError> {
+        let response = self.way.get(action, path, INFO_LIMIT)?;
+        if response.status() == 403 {
+            return Ok(None);
+        }
+        self.way.body_of_200(action, response, SMALL_CAP).map(Some)
+    }
+}
+
+/// The way to one engine, and how failures on it are told.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    address: Address,
+    closer: Closer,
+}
+
+impl Way {
+    fn new(address: &Address) -> Way {
+        let config = Config::builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            // Nothing in the environment may lead us elsewhere.
+            .proxy(None)
+            .user_agent(concat!("docker-cache/", env!("CARGO_PKG_VERSION")))
+            .accept("application/json")
+            .timeout_connect(Some(CONNECT_LIMIT))
+            .timeout_send_request(Some(CONNECT_LIMIT))
+            .input_buffer_size(INPUT_BYTES)
+            .output_buffer_size(OUTPUT_BYTES)
+            .build();
+        Way {
+            address: address.clone(),
+            closer: Closer {
+                agent: connect::agent(address, config),
+                closed: Arc::new(AtomicBool::new(false)),
+            },
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        match &self.address {
+            Address::Unix(_) => format!("http://localhost{path}"),
+            Address::Tcp { host, port } => format!("http://{}:{port}{path}", bracketed(host)),
+        }
+    }
+
+    /// Asks, with a limit for the whole of the answer.
+    fn get(
+        &self,
+        action: &str,
+        path: &str,
+        limit: Duration,
+    ) -> Result<Response<Body>, DockerError> {
+        self.closer
+            .agent
+            .get(self.url(path))
+            .config()
+            .timeout_per_call(Some(limit))
+            .build()
+            .call()
+            .map_err(|cause| self.failed(action, cause))
+    }
+
+    fn body_of_200(
+        &self,
+        action: &str,
+        response: Response<Body>,
+        cap: u64,
+    ) -> Result<Vec<u8>, DockerError> {
+        match response.status().as_u16() {
+            200 => response
+                .into_body()
+                .into_with_config()
+                .limit(cap)
+                .read_to_vec()
+                .map_err(|cause| self.failed(action, cause)),
+            status => Err(self.refused(action, status, said(response))),
+        }
+    }
+
+    fn refused(&self, action: &str, status: u16, said: Option<String>) -> DockerError {
+        let said = said.unwrap_or_else(|| "no reason given".to_owned());
+        let cause = format!("status {status}: {said}");
+        self.error(DockerErrorKind::Status(status), action, cause)
+    }
+
+    pub(super) fn bad_answer(&self, action: &str, cause: impl fmt::Display) -> DockerError {
+        self.error(DockerErrorKind::BadAnswer, action, cause)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closer.closed.load(Ordering::SeqCst)
+    }
+
+    /// Says what a failure of the transport means.
+    pub(super) fn failed(&self, action: &str, cause: ureq::Error) -> DockerError {
+        let (kind, cause) = if self.is_closed() {
+            let cause = "this agent closed the connection";
+            (DockerErrorKind::Closed, cause.to_owned())
+        } else {
+            judge(cause)
+        };
+        self.error(kind, action, cause)
+    }
+
+    pub(super) fn error(
+        &self,
+        kind: DockerErrorKind,
+        action: &str,
+        cause: impl fmt::Display,
+    ) -> DockerError {
+        let engine = match &self.address {
+            Address::Unix(path) => format!("unix://{}", path.display()),
+            Address::Tcp { host, port } => format!("tcp://{}:{port}", bracketed(host)),
+        };
+        let text = format!("failed to {action} engine `{engine}`: {cause}");
+        DockerError { kind, text }
+    }
+}
+
+/// What the body of an error says.
+fn said(response: Response<Body>) -> Option<String> {
+    let body = response.into_body().into_with_config().limit(SMALL_CAP);
+    wire::message(&body.read_to_vec().ok()?)
+}
+
+/// What a failure of the transport means, and what to do about it.
+fn judge(cause: ureq::Error) -> (DockerErrorKind, String) {
+    use DockerErrorKind::{BadAnswer, Broken, Refused};
+    match cause {
+        ureq::Error::Timeout(limit) => {
+            let cause = match limit {
+                Timeout::Connect => "it did not accept the connection in time",
+                Timeout::PerRead => "it was silent for too long",
+                _ => "it did not answer in time",
+            };
+            (DockerErrorKind::Timeout, cause.to_owned())
+        }
+        ureq::Error::Io(cause) => {
+            let told = plain(&cause);
+            match cause.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    let remedy = "add the user to the group `docker` or run as root";
+                    (Refused, format!("{told}; {remedy}"))
+                }
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    (Refused, format!("{told}; is the engine running?"))
+                }
+                io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::NetworkDown
+                | io::ErrorKind::AddrNotAvailable => (Refused, told),
+                io::ErrorKind::UnexpectedEof => (Broken, "it closed the connection".to_owned()),
+                _ => (Broken, told),
+            }
+        }
+        cause @ (ureq::Error::Protocol(_)
+        | ureq::Error::Http(_)
+        | ureq::Error::LargeResponseHeader(..)) => {
+            (BadAnswer, format!("{cause}; is it a Docker engine?"))
+        }
+        cause @ (ureq::Error::BodyExceedsLimit(_) | ureq::Error::BadUri(_)) => {
+            (BadAnswer, cause.to_string())
+        }
+        cause => (Broken, cause.to_string()),
+    }
+}
+
+/// An IO error in the style of our own: lower case, and without the number that says the same again.
+fn plain(cause: &io::Error) -> String {
+    let text = cause.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
+}
+
+fn bracketed(host: &str) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]"),
+        false => host.to_owned(),
+    }
+}
+
+fn list_path(
+    api_version: &str,
+    all: bool,
+    filters: &[(String, String)],
+    only: Option<&ContainerId>,
+) -> String {
+    let mut map: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, value) in filters {
+        map.entry(name).or_default().push(value);
+    }
+    // Values of one name are alternatives: another id beside the user's own would let more in instead of less.
+    if let Some(only) = only
+        && !map.contains_key("id")
+    {
+        map.insert("id", vec![only.as_str()]);
+    }
+    let mut path = format!("/v{api_version}/containers/json?all={}", u8::from(all));
+    if !map.is_empty() {
+        let map = serde_json::json!(map).to_string();
+        path.push_str("&filters=");
+        path.push_str(&escaped(&map));
+    }
+    path
+}
+
+/// Percent-encodes all that means something in a URL.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(char::from(byte));
+            }
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+/// Docker's form of a time: `sec.nnnnnnnnn`.
+fn stamp(ns: i64) -> String {
+    let ns = ns.max(0);
+    format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)
+}
+
+/// The lower of the engine's version and ours; `None` where the engine's is none.
+fn lower_version(theirs: &str) -> Option<String> {
+    let numbers = |version: &str| -> Option<(u32, u32)> {
+        let (major, minor) = version.trim().split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let lower = numbers(theirs)?.min(numbers(MAX_API)?);
+    Some(format!("{}.{}", lower.0, lower.1))
+}
