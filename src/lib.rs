@@ -4,3 +4,8 @@ pub mod model;
 pub mod config;
 pub mod core;
 pub mod store;
+pub mod handlers;
+pub mod command;
+pub mod notify;
+pub mod logging;
+pub mod threads;
