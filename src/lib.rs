@@ -8,3 +8,8 @@ pub mod core;
 pub mod docker;
 
 pub mod store;
+pub mod handlers;
+pub mod command;
+pub mod notify;
+pub mod logging;
+pub mod threads;

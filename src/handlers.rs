@@ -1,0 +1,472 @@
+//! The threads that run commands, `handler:<n>`: started on demand, gone after ten idle seconds.
+//!
+//! Core decides what runs and never starts more at once than there are workers, so the jobs that wait here wait only for a thread that is on its way.
+//! Nothing here blocks the caller: [`Pool::run`] holds the lock for as long as it takes to start a thread at most. A worker blocks in
+//! [`command::run`], which the cancel word and its own deadline end, and in the log.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use crate::command::{self, BaseEnvironment, Cancel, OUTPUT_LIMIT};
+use crate::model::{Exit, Job, Run};
+use crate::threads::{self, Hung, Thread};
+
+/// How long a thread waits for its next job before it ends: an idle agent has none of them.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Takes the result of each job, by the job's id. It must not block.
+pub type Report = Arc<dyn Fn(u64, Run) + Send + Sync>;
+
+/// The pool. Dropped without [`Pool::stop`], its running commands are cancelled and nobody waits for them.
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+impl Pool {
+    /// An empty pool of at most so many threads.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn new(workers: usize, base: BaseEnvironment, report: Report) -> io::Result<Pool> {
+        let runner = move |job: &Job, cancel: &Cancel| command::run(job, cancel, &base);
+        Pool::with_runner(workers, IDLE, Box::new(runner), report)
+    }
+
+    fn with_runner(
+        workers: usize,
+        idle: Duration,
+        runner: Box<Runner>,
+        report: Report,
+    ) -> io::Result<Pool> {
+        let shared = Shared {
+            state: Mutex::new(State::default()),
+            wake: Condvar::new(),
+            cancel: Cancel::new()?,
+            runner,
+            report,
+            workers: workers.max(1),
+            idle,
+        };
+        Ok(Pool {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Runs a job on a thread of the pool. Its result is reported in any case: from that thread, or from this one when no thread could be started.
+    pub fn run(&self, job: Box<Job>) {
+        let shared = &self.shared;
+        let mut state = shared.lock();
+        state.waiting.push_back(job);
+        let mut refused = None;
+        if state.idle < state.waiting.len() && state.threads.len() < shared.workers {
+            match shared.start_worker(&state) {
+                Ok((number, thread)) => drop(state.threads.insert(number, thread)),
+                // Those that run will come to it.
+                Err(error) if !state.threads.is_empty() => log::warn!("{error}"),
+                Err(error) => refused = state.waiting.pop_back().map(|job| (job, error)),
+            }
+        }
+        drop(state);
+        shared.wake.notify_one();
+        if let Some((job, error)) = refused {
+            shared.finish(&job, not_started(error.to_string(), Duration::ZERO));
+        }
+    }
+
+    /// Ends all commands, each with its grace, for good: what is given to [`Pool::run`] from now on is not started and reported as cancelled.
+    pub fn cancel_all(&self) {
+        self.shared.cancel.cancel();
+    }
+
+    /// Cancels all commands and waits for all threads until then; says which did not end.
+    pub fn stop(&self, deadline: Instant) -> Vec<Hung> {
+        self.cancel_all();
+        let mut state = self.shared.lock();
+        state.stopping = true;
+        let threads = std::mem::take(&mut state.threads);
+        drop(state);
+        self.shared.wake.notify_all();
+        threads
+            .into_values()
+            .filter_map(|thread| thread.join_by(deadline).err())
+            .collect()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.cancel_all();
+        self.shared.lock().stopping = true;
+        self.shared.wake.notify_all();
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").finish_non_exhaustive()
+    }
+}
+
+/// What runs a job: [`command::run`], but for tests.
+type Runner = dyn Fn(&Job, &Cancel) -> Run + Send + Sync;
+
+struct Shared {
+    state: Mutex<State>,
+    /// Told of each job, and of the stop.
+    wake: Condvar,
+    cancel: Cancel,
+    runner: Box<Runner>,
+    report: Report,
+    workers: usize,
+    idle: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Box<Job>>,
+    /// Threads that wait for a job. One that was woken counts until it has the lock, as its job does.
+    idle: usize,
+    stopping: bool,
+    /// By number, from 1. Each thread takes itself out.
+    threads: BTreeMap<usize, Thread>,
+}
+
+impl Shared {
+    /// Nothing that can panic happens under this lock.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a thread under the lowest free number.
+    fn start_worker(self: &Arc<Self>, state: &State) -> io::Result<(usize, Thread)> {
+        let taken = state.threads.keys();
+        let number = (1..).zip(taken).find(|(free, taken)| free != *taken);
+        let number = number.map_or(state.threads.len() + 1, |(free, _)| free);
+        let shared = Arc::clone(self);
+        let body = move || {
+            while let Some(job) = shared.next(number) {
+                shared.serve(&job);
+            }
+        };
+        Ok((number, threads::spawn(&format!("handler:{number}"), body)?))
+    }
+
+    /// The next job for thread `number`; `None`, when it shall end.
+    fn next(&self, number: usize) -> Option<Box<Job>> {
+        let mut state = self.lock();
+        let patience_ends = Instant::now() + self.idle;
+        loop {
+            if let Some(job) = state.waiting.pop_front() {
+                return Some(job);
+            }
+            let patience = patience_ends.saturating_duration_since(Instant::now());
+            if state.stopping || patience.is_zero() {
+                state.threads.remove(&number);
+                return None;
+            }
+            state.idle += 1;
+            state = match self.wake.wait_timeout(state, patience) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+            state.idle -= 1;
+        }
+    }
+
+    fn serve(&self, job: &Job) {
+        let started = Instant::now();
+        let run = threads::catch(|| (self.runner)(job, &self.cancel))
+            .unwrap_or_else(|panic| not_started(panic, started.elapsed()));
+        self.finish(job, run);
+    }
+
+    fn finish(&self, job: &Job, run: Run) {
+        let told = threads::catch(|| {
+            tell(job, &run);
+            (self.report)(job.id, run);
+        });
+        if let Err(panic) = told {
+            log::error!(
+                "failed to report run {} of `{}`: {panic}",
+                job.id,
+                job.entry
+            );
+        }
+    }
+}
+
+fn not_started(why: String, took: Duration) -> Run {
+    Run {
+        exit: Exit::NotStarted(why),
+        output: Vec::new(),
+        cut: false,
+        took,
+    }
+}
+
+/// Logs the end of a run.
+fn tell(job: &Job, run: &Run) {
+    let level = match run.exit {
+        Exit::Code(0) => Level::Info,
+        _ => Level::Warn,
+    };
+    if log::log_enabled!(level) {
+        for line in lines(job, run) {
+            log::log!(level, "{line}");
+        }
+    }
+}
+
+/// One line on how a run ended, and its output. Each line of the output names its run: several may be told at once.
+fn lines(job: &Job, run: &Run) -> Vec<String> {
+    let mut lines = vec![format!(
+        "handler `{}`, run {} for {} of {} on {}: {}, after {:.3} s",
+        job.entry,
+        job.id,
+        job.word,
+        job.subject,
+        job.engine,
+        run.exit,
+        run.took.as_secs_f64(),
+    )];
+    let name = format!("{}[{}]|", job.entry, job.id);
+    if run.cut {
+        lines.push(format!("{name} … (the last {OUTPUT_LIMIT} bytes follow)"));
+    }
+    let output = text(run);
+    let output = output.lines().map(str::trim_end);
+    lines.extend(
+        output
+            .filter(|line| !line.is_empty())
+            .map(|line| format!("{name} {line}")),
+    );
+    lines
+}
+
+/// The output as text. Where it was cut in the middle of a character, it begins with the next one.
+fn text(run: &Run) -> String {
+    let is_inside = |byte: &u8| run.cut && (0x80..0xc0).contains(byte);
+    let inside = run.output.iter().take(3).take_while(|byte| is_inside(byte));
+    String::from_utf8_lossy(&run.output[inside.count()..]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use crossbeam_channel::{Receiver, bounded, unbounded};
+
+    use super::*;
+
+    /// Longer than anything here takes on a loaded machine; a wait that reaches it is a failure.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn soon() -> Instant {
+        Instant::now() + PATIENCE
+    }
+
+    fn job(id: u64, command: &str) -> Box<Job> {
+        Box::new(Job {
+            id,
+            entry: "greet".into(),
+            subject: "web-1".into(),
+            word: "die".into(),
+            engine: "foo".into(),
+            command: command.into(),
+            environment: Vec::new(),
+            timeout: PATIENCE,
+            grace: PATIENCE,
+        })
+    }
+
+    fn ended(exit: Exit) -> Run {
+        Run {
+            exit,
+            output: Vec::new(),
+            cut: false,
+            took: Duration::ZERO,
+        }
+    }
+
+    fn reports() -> (Report, Receiver<(u64, Run)>) {
+        let (sender, results) = unbounded();
+        let report: Report = Arc::new(move |id, run| drop(sender.send((id, run))));
+        (report, results)
+    }
+
+    fn real_pool(workers: usize) -> (Pool, Receiver<(u64, Run)>) {
+        let (report, results) = reports();
+        let pool = Pool::new(workers, BaseEnvironment::of_process(), report);
+        (pool.expect("a descriptor is free"), results)
+    }
+
+    fn pool_of(
+        workers: usize,
+        idle: Duration,
+        runner: impl Fn(&Job, &Cancel) -> Run + Send + Sync + 'static,
+    ) -> (Pool, Receiver<(u64, Run)>) {
+        let (report, results) = reports();
+        let pool = Pool::with_runner(workers, idle, Box::new(runner), report);
+        (pool.expect("a descriptor is free"), results)
+    }
+
+    fn threads_of(pool: &Pool) -> usize {
+        pool.shared.lock().threads.len()
+    }
+
+    fn wait_for(what: &str, condition: impl Fn() -> bool) {
+        let deadline = soon();
+        while !condition() {
+            assert!(Instant::now() < deadline, "{what}: not in time");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn every_job_is_run_and_reported_once() {
+        let (pool, results) = real_pool(4);
+        for id in 0..40 {
+            pool.run(job(id, &format!("echo {id}; exit {id}")));
+        }
+        let mut seen = BTreeSet::new();
+        for _ in 0..40 {
+            let (id, run) = results.recv_deadline(soon()).expect("a result");
+            assert_eq!(run.exit, Exit::Code(id as i32));
+            assert_eq!(run.output, format!("{id}\n").into_bytes());
+            assert!(seen.insert(id), "{id} was reported twice");
+        }
+        assert!(threads_of(&pool) <= 4);
+        assert_eq!(pool.stop(soon()), []);
+        assert!(results.is_empty());
+    }
+
+    #[test]
+    fn jobs_run_at_once_up_to_the_number_of_workers() {
+        let (release, released) = bounded::<()>(0);
+        let (begin, begun) = unbounded();
+        let running = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicUsize::new(0));
+        let counters = (Arc::clone(&running), Arc::clone(&most));
+        let (pool, results) = pool_of(3, IDLE, move |_, _| {
+            let now = counters.0.fetch_add(1, Ordering::SeqCst) + 1;
+            counters.1.fetch_max(now, Ordering::SeqCst);
+            let name = std::thread::current().name().map(str::to_owned);
+            let _ = begin.send(name.unwrap_or_default());
+            let _ = released.recv();
+            counters.0.fetch_sub(1, Ordering::SeqCst);
+            ended(Exit::Code(0))
+        });
+        for id in 0..10 {
+            pool.run(job(id, ""));
+        }
+        let mut names: Vec<String> = (0..3)
+            .map(|_| begun.recv_deadline(soon()).expect("three run at once"))
+            .collect();
+        names.sort();
+        assert_eq!(names, ["handler:1", "handler:2", "handler:3"]);
+        drop(release);
+        for _ in 0..10 {
+            results.recv_deadline(soon()).expect("a result");
+        }
+        assert_eq!(most.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn an_idle_thread_takes_the_next_job_and_ends_at_last() {
+        let idle = Duration::from_millis(300);
+        let (pool, results) = pool_of(8, idle, |_, _| ended(Exit::Code(0)));
+        assert_eq!(threads_of(&pool), 0);
+        let idle_threads = || pool.shared.lock().idle;
+        for id in 0..100 {
+            pool.run(job(id, ""));
+            results.recv_deadline(soon()).expect("a result");
+            wait_for("a thread waits", || idle_threads() == 1);
+        }
+        assert_eq!(threads_of(&pool), 1);
+        wait_for("the idle thread ends", || threads_of(&pool) == 0);
+        pool.run(job(100, ""));
+        results.recv_deadline(soon()).expect("a result");
+    }
+
+    #[test]
+    fn a_panic_is_the_failure_of_its_job_alone() {
+        let (pool, results) = pool_of(1, IDLE, |job, _| match job.id {
+            1 => panic!("of a test"),
+            _ => ended(Exit::Code(0)),
+        });
+        pool.run(job(1, ""));
+        pool.run(job(2, ""));
+        let (id, run) = results.recv_deadline(soon()).expect("a result");
+        let Exit::NotStarted(why) = run.exit else {
+            panic!("it panicked, and ended as {:?}", run.exit);
+        };
+        assert_eq!(id, 1);
+        assert!(why.starts_with("panicked at src/handlers.rs:"), "{why}");
+        let (id, run) = results.recv_deadline(soon()).expect("a result");
+        assert_eq!((id, run.exit), (2, Exit::Code(0)));
+        assert_eq!(threads_of(&pool), 1);
+    }
+
+    #[test]
+    fn a_stop_ends_running_commands_and_starts_no_more() {
+        let (pool, results) = real_pool(2);
+        for id in 0..3 {
+            pool.run(job(id, "exec sleep 1000"));
+        }
+        assert_eq!(pool.stop(soon()), []);
+        let mut ids = BTreeSet::new();
+        for _ in 0..3 {
+            let (id, run) = results.recv_deadline(soon()).expect("a result");
+            assert_eq!(run.exit, Exit::Cancelled);
+            ids.insert(id);
+        }
+        assert_eq!(ids.len(), 3);
+        pool.run(job(3, "true"));
+        let (_, run) = results.recv_deadline(soon()).expect("a result");
+        assert_eq!(run.exit, Exit::Cancelled);
+    }
+
+    #[test]
+    fn a_stop_names_who_hangs() {
+        let (release, released) = bounded::<()>(0);
+        let (pool, _results) = pool_of(1, IDLE, move |_, _| {
+            let _ = released.recv();
+            ended(Exit::Code(0))
+        });
+        pool.run(job(1, ""));
+        let hung = pool.stop(Instant::now());
+        assert_eq!(hung.len(), 1);
+        assert_eq!(hung[0].name, "handler:1");
+        drop(release);
+    }
+
+    #[test]
+    fn the_log_tells_the_run_and_its_output_line_by_line() {
+        let job = job(17, "");
+        let mut run = Run {
+            exit: Exit::Code(3),
+            output: b"\xa4hello\r\n\n  w\xffrld \nlast".to_vec(),
+            cut: true,
+            took: Duration::from_millis(1234),
+        };
+        assert_eq!(
+            lines(&job, &run),
+            [
+                "handler `greet`, run 17 for die of web-1 on foo: exit status 3, after 1.234 s",
+                "greet[17]| … (the last 4096 bytes follow)",
+                "greet[17]| hello",
+                "greet[17]|   w\u{fffd}rld",
+                "greet[17]| last",
+            ]
+        );
+        run.output.clear();
+        run.cut = false;
+        assert_eq!(lines(&job, &run).len(), 1);
+    }
+}
