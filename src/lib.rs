@@ -1,6 +1,50 @@
-//! docker-cache: mirrors Docker engines into Redis and runs handlers on their events.
+//! docker-cache mirrors Docker engines into Redis and runs handlers on their events.
+//!
+//! # The way of the data
+//!
+//! ```text
+//!                  /events (one blocking stream)
+//!  docker engine ───────────────► reader ────┐
+//!        ▲                                   │ Input            ┌─► writer ──► Redis (one transaction a round trip)
+//!        │ list, inspect                     ▼                  │      └ Stored ─► inbox
+//!        └────────────────────── syncer ──► inbox ──► core ─────┤
+//!                                   ▲                 (driver)  │
+//!                                   └──────── ask (bounded) ◄───┤
+//!                                                               └─► handlers ──► sh -c (own process group) ── Ended ─► inbox
+//! ```
+//!
+//! # Threads
+//!
+//! | thread | body | blocks on | ends when |
+//! |---|---|---|---|
+//! | `main` | [`agent`] | the end of a thread that should not end | core has ended |
+//! | `signals` | [`agent`] | signals | the process ends |
+//! | `core` | [`driver`] | the inbox, until the next deadline | the core says that all is done, or panics |
+//! | `writer` | [`writer`] | a request; Redis, 5 s at most | its requests' sender is dropped |
+//! | `read:<engine>` | [`reader`] | an order; the engine's stream | its orders' sender is dropped and its socket shut |
+//! | `sync:<engine>` | [`syncer`] | an ask; the engine, 30 s at most | its asks' sender is dropped and its socket shut |
+//! | `slow:<engine>` | [`syncer`] | an inspect that hangs | none is left |
+//! | `handler:<n>` | [`handlers`] | a job; its command | idle for 10 s |
+//!
+//! # Queues
+//!
+//! | queue | from, to | bound | when full |
+//! |---|---|---|---|
+//! | inbox | all, core | 4,096 events and 64 answers an engine; one reply of the store; one end a command | the engine's events are lost, which counts as a gap; nothing else can fill it |
+//! | orders | core, reader | one | cannot be: one is given when the last has ended |
+//! | asks | core, syncer | one list and two asks | cannot be: core counts them |
+//! | requests | core, writer | one | cannot be: core counts it |
+//! | jobs | core, handlers | `--workers` | cannot be: core counts them |
+//! | dirty set | in core | one entry a container, 32 MB of documents | containers are inspected again later |
+//! | happenings | in core | 10,000 an engine | the oldest is dropped, one `gap` entry says so |
+//! | waiting jobs | in core | 10,000 an entry | the newest is dropped, counted and said |
+//!
+//! No send between threads blocks. The modules stand here in the order in which they read best.
+
+pub mod args;
 
 pub mod config;
+
 pub mod model;
 
 pub mod core;
@@ -8,8 +52,25 @@ pub mod core;
 pub mod docker;
 
 pub mod store;
+
+pub mod inbox;
+
+pub mod reader;
+
+pub mod syncer;
+
+pub mod writer;
+
 pub mod handlers;
+
 pub mod command;
-pub mod notify;
-pub mod logging;
+
+pub mod driver;
+
 pub mod threads;
+
+pub mod logging;
+
+pub mod notify;
+
+pub mod agent;

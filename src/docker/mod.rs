@@ -6,6 +6,7 @@
 pub mod client;
 mod connect;
 pub mod document;
+pub mod socket;
 mod stream;
 mod time;
 pub mod wire;

@@ -1,0 +1,151 @@
+//! The one channel into the core, with a credit for each engine.
+//!
+//! Nobody blocks here. A reader without credit drops the event and raises its engine's flag, which the core sees with that engine's next input as a
+//! gap of that engine alone: one engine's storm costs the others nothing. All else is bounded by what the core has asked for: 64 answers an engine,
+//! one reply of the store, one end for each command.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use crate::core::{Generation, Input};
+use crate::model::{EngineIndex, Event};
+
+/// Events of one engine that may wait for the core: some seconds of the worst storm, 2 MB.
+const EVENTS: u32 = 4096;
+
+#[derive(Debug)]
+struct Credit {
+    events: AtomicU32,
+    lost: AtomicBool,
+}
+
+/// The core's end.
+#[derive(Debug)]
+pub struct Inbox {
+    receiver: Receiver<Input>,
+    credits: Arc<[Credit]>,
+    /// A gap that is to be told before the next input.
+    overrun: Option<EngineIndex>,
+}
+
+/// Everybody else's end.
+#[derive(Clone, Debug)]
+pub struct Door {
+    sender: Sender<Input>,
+    credits: Arc<[Credit]>,
+}
+
+/// An empty inbox for so many engines.
+pub fn inbox(engines: usize) -> (Inbox, Door) {
+    let (sender, receiver) = unbounded();
+    let credits: Arc<[Credit]> = (0..engines)
+        .map(|_| Credit {
+            events: AtomicU32::new(EVENTS),
+            lost: AtomicBool::new(false),
+        })
+        .collect();
+    let inbox = Inbox {
+        receiver,
+        credits: credits.clone(),
+        overrun: None,
+    };
+    (inbox, Door { sender, credits })
+}
+
+impl Door {
+    /// Puts in whatever is not an event.
+    pub fn put(&self, input: Input) {
+        // The core ends before those who feed it; what comes then is of no use any more.
+        let _ = self.sender.send(input);
+    }
+
+    /// Puts in an event, or counts it as lost when its engine has no credit left.
+    pub fn event(&self, engine: EngineIndex, generation: Generation, event: Event) {
+        let credit = &self.credits[engine.at()];
+        let left = |events: u32| events.checked_sub(1);
+        if credit
+            .events
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left)
+            .is_err()
+        {
+            credit.lost.store(true, Ordering::Release);
+            return;
+        }
+        self.put(Input::Event {
+            engine,
+            generation,
+            event: Box::new(event),
+        });
+    }
+}
+
+impl Inbox {
+    /// The next input; `None` when there is none by then.
+    pub fn next(&mut self, until: Option<Instant>) -> Option<Input> {
+        if let Some(engine) = self.overrun.take() {
+            return Some(Input::Overrun { engine });
+        }
+        let input = match until {
+            None => self.receiver.recv().ok()?,
+            Some(until) => match self.receiver.recv_deadline(until) {
+                Ok(input) => input,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+            },
+        };
+        Some(self.credited(input))
+    }
+
+    /// The next input that is there already.
+    pub fn waiting(&mut self) -> Option<Input> {
+        if let Some(engine) = self.overrun.take() {
+            return Some(Input::Overrun { engine });
+        }
+        let input = self.receiver.try_recv().ok()?;
+        Some(self.credited(input))
+    }
+
+    fn credited(&mut self, input: Input) -> Input {
+        if let Input::Event { engine, .. } = &input {
+            let credit = &self.credits[engine.at()];
+            credit.events.fetch_add(1, Ordering::Relaxed);
+            if credit.lost.swap(false, Ordering::Acquire) {
+                self.overrun = Some(*engine);
+            }
+        }
+        input
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: EngineIndex = EngineIndex(0);
+    const B: EngineIndex = EngineIndex(1);
+
+    #[test]
+    fn an_engine_without_credit_loses_its_own_events_and_says_so_once() {
+        let (mut inbox, door) = inbox(2);
+        for _ in 0..EVENTS + 10 {
+            door.event(A, 1, Event::default());
+        }
+        door.event(B, 1, Event::default());
+        let mut events = [0, 0];
+        let mut overruns = Vec::new();
+        while let Some(input) = inbox.waiting() {
+            match input {
+                Input::Event { engine, .. } => events[engine.at()] += 1,
+                Input::Overrun { engine } => overruns.push(engine),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(events, [EVENTS, 1]);
+        assert_eq!(overruns, [A]);
+        door.event(A, 1, Event::default());
+        assert!(matches!(inbox.waiting(), Some(Input::Event { .. })));
+        assert!(inbox.waiting().is_none());
+    }
+}
