@@ -7,7 +7,9 @@ mod build;
 mod duration;
 mod file;
 mod nearest;
+mod reader;
 mod url;
+mod values;
 mod yaml;
 
 use std::fmt;
