@@ -1,6 +1,6 @@
 //! What is meant: what was typed and `events.yml`, validated, as one [`Config`].
 //!
-//! [`build`] goes on after a mistake, so that all of them are told at once. Text becomes values in the modules below.
+//! [`build()`] goes on after a mistake, so that all of them are told at once. Text becomes values in the modules below.
 
 mod actions;
 mod build;
