@@ -43,6 +43,15 @@ pub struct Engine {
     pub address: Address,
 }
 
+/// The variable under which commands find the URL of the engine of this name: `ENGINE_` and the name in upper case, other characters than letters and digits as `_`.
+pub fn engine_variable(name: &str) -> String {
+    let name = name.chars().map(|c| match c {
+        c if c.is_ascii_alphanumeric() => c.to_ascii_uppercase(),
+        _ => '_',
+    });
+    "ENGINE_".chars().chain(name).collect()
+}
+
 /// A container's full id, 64 hex digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ContainerId(pub Arc<str>);
