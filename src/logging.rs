@@ -1,7 +1,7 @@
 //! The log: one line a message on standard error, in the words of old, for journald, or as JSON.
 //!
-//! A message may quote what strangers wrote (names, labels, output of commands). Control characters in it are escaped here, so nobody can forge a line
-//! or steer a terminal. Standard error that is closed or broken is no reason to stop: the line is lost, nothing else.
+//! A message may quote what strangers wrote (names, labels, output of commands). Control characters in it are escaped here, so nobody can forge a
+//! line or steer a terminal. Standard error that is closed or broken is no reason to stop: the line is lost, nothing else.
 
 use std::env;
 use std::fmt::Write as _;
