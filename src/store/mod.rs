@@ -4,8 +4,19 @@
 //! decided here too: each transaction renews the host's lease and refuses to run when anybody else wrote that lease, when it ran out, or when
 //! the store lost it.
 
+mod encode;
+mod errors;
+mod fence;
 pub mod keys;
+mod link;
+mod lost;
 pub mod redis;
+mod sweep;
+mod take;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -80,8 +91,13 @@ pub enum Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Holder::Agent(lease) => write!(f, "another agent (lease `{lease}`) reports this host id"),
-            Holder::Host(host) => write!(f, "this engine is reported under the host id `{host}` already"),
+            Holder::Agent(lease) => {
+                write!(f, "another agent (lease `{lease}`) reports this host id")
+            }
+            Holder::Host(host) => write!(
+                f,
+                "this engine is reported under the host id `{host}` already"
+            ),
         }
     }
 }
