@@ -52,6 +52,9 @@ pub struct Options {
     /// duration
     #[argh(option)]
     pub replay_max_age: Option<String>,
+    /// duration
+    #[argh(option)]
+    pub stream_max_age: Option<String>,
     /// number
     #[argh(option)]
     pub stream_maxlen: Option<String>,
@@ -397,6 +400,7 @@ mod tests {
             "redact" => one(&options.redact),
             "forget-after" => one(&options.forget_after),
             "replay-max-age" => one(&options.replay_max_age),
+            "stream-max-age" => one(&options.stream_max_age),
             "stream-maxlen" => one(&options.stream_maxlen),
             "workers" => one(&options.workers),
             "cache-password-file" => one(&options.cache_password_file),

@@ -38,6 +38,8 @@ pub struct Config {
     pub update_interval: Duration,
     /// How far back, in the engine's clock, a new agent takes up where the last one stopped.
     pub replay_max_age: Duration,
+    /// The longest that an event stream is kept before it is renewed.
+    pub stream_max_age: Duration,
     /// The log's form.
     pub log_format: LogFormat,
 }

@@ -1,1 +1,72 @@
-fn main() {}
+//! The program: reads its arguments, sets the log up, and runs the agent or says what is wrong.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use docker_cache::args::{self, Ended, Verb};
+use docker_cache::config::{self, Config};
+use docker_cache::{agent, logging};
+
+/// Usage or configuration.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    let variables = |name: &str| std::env::var_os(name);
+    let typed = match args::parse(&program.to_string_lossy(), arguments, &variables) {
+        Ok(typed) => typed,
+        Err(ended) => return end(&ended),
+    };
+    let (verb, file) = (typed.verb, typed.file.clone());
+    let built = match config::build(typed, &variables, &config::read_file) {
+        Ok(built) => built,
+        Err(errors) => {
+            let lines: String = errors.iter().map(|error| format!("{error}\n")).collect();
+            return end(&Ended {
+                text: lines,
+                stdout: false,
+                code: USAGE,
+            });
+        }
+    };
+    match (verb, file) {
+        (Verb::Check, Some(file)) => {
+            let warnings = built.warnings.iter().map(|text| format!("{text}\n"));
+            let text: String = warnings.chain([built.checked(&file) + "\n"]).collect();
+            end(&Ended {
+                text,
+                stdout: true,
+                code: 0,
+            })
+        }
+        _ => run(built.config, &built.warnings),
+    }
+}
+
+fn run(config: Config, warnings: &[String]) -> ExitCode {
+    if let Err(error) = logging::start(config.log_format) {
+        return end(&Ended {
+            text: format!("failed to start the log: {error}\n"),
+            stdout: false,
+            code: 1,
+        });
+    }
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+    agent::run(config).unwrap_or_else(|error| {
+        log::error!("{error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints the last words. A reader that went away changes nothing.
+fn end(ended: &Ended) -> ExitCode {
+    let text = ended.text.as_bytes();
+    let _ = match ended.stdout {
+        true => std::io::stdout().write_all(text),
+        false => std::io::stderr().write_all(text),
+    };
+    ExitCode::from(ended.code)
+}

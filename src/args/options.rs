@@ -79,6 +79,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         about: "After a restart, take up events that are not older than this.",
     },
     OptionSpec {
+        name: "stream-max-age",
+        value: "DURATION",
+        default: "10m",
+        about: "Renew an engine's event stream when it is half as old to as old as this; each\n\
+                renewal checks that the engine told everything.",
+    },
+    OptionSpec {
         name: "stream-maxlen",
         value: "NUMBER",
         default: "10000",

@@ -130,6 +130,8 @@ impl Builder<'_> {
         );
         let replay_max_age =
             self.value("replay-max-age", &options.replay_max_age, at_least_a_second);
+        let stream_max_age =
+            self.value("stream-max-age", &options.stream_max_age, at_least_a_second);
         let log_format = self.value("log-format", &options.log_format, values::log_format);
         let workers = self.value("workers", &options.workers, |text| {
             values::number(text, 1, super::MAX_WORKERS)
@@ -160,6 +162,7 @@ impl Builder<'_> {
             handlers,
             update_interval: update_interval?,
             replay_max_age: replay_max_age?,
+            stream_max_age: stream_max_age?,
             log_format: log_format?,
         })
     }

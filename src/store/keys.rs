@@ -1,1 +1,137 @@
-//! names
+//! Names of keys, fields and channels: the contract with whoever reads the store. Nothing else spells one.
+
+/// Names everything under one prefix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Keys {
+    /// The first word of every name.
+    prefix: String,
+}
+
+impl Keys {
+    /// All names under `prefix`.
+    pub fn new(prefix: &str) -> Self {
+        Keys {
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    /// Set: ids of the hosts that report.
+    pub fn hosts(&self) -> String {
+        format!("{}:hosts", self.prefix)
+    }
+
+    /// Hash: what is known of a host.
+    pub fn host(&self, host: &str) -> String {
+        format!("{}:hosts:{host}", self.prefix)
+    }
+
+    /// Set: ids of a host's running containers.
+    pub fn host_containers(&self, host: &str) -> String {
+        format!("{}:hosts:{host}:containers", self.prefix)
+    }
+
+    /// Set: ids of a host's other containers.
+    pub fn host_stopped(&self, host: &str) -> String {
+        format!("{}:hosts:{host}:stopped", self.prefix)
+    }
+
+    /// Hash: container name -> id.
+    pub fn names(&self, host: &str) -> String {
+        format!("{}:hosts:{host}:names", self.prefix)
+    }
+
+    /// Hash: container id -> image; what must be cleaned up if the host is lost.
+    pub fn manifest(&self, host: &str) -> String {
+        format!("{}:hosts:{host}:manifest", self.prefix)
+    }
+
+    /// String: `boot:seq` of the agent that writes this host.
+    pub fn lease(&self, host: &str) -> String {
+        format!("{}:hosts:{host}:lease", self.prefix)
+    }
+
+    /// String: from which event on, in ns, a successor has to look again.
+    pub fn resume(&self, host: &str) -> String {
+        format!("{}:hosts:{host}:resume", self.prefix)
+    }
+
+    /// String: the host id under which an engine reports.
+    pub fn engine(&self, identity: &str) -> String {
+        format!("{}:engines:{identity}", self.prefix)
+    }
+
+    /// Sorted set: host -> second until which its agent's lease runs.
+    pub fn alive(&self) -> String {
+        format!("{}:alive", self.prefix)
+    }
+
+    /// Set: ids of all running containers of all hosts.
+    pub fn containers(&self) -> String {
+        format!("{}:containers", self.prefix)
+    }
+
+    /// Hash: one container, flattened.
+    pub fn container(&self, id: &str) -> String {
+        format!("{}:containers:{id}", self.prefix)
+    }
+
+    /// String: one container, as Docker gave it.
+    pub fn json(&self, id: &str) -> String {
+        format!("{}:containers:{id}:json", self.prefix)
+    }
+
+    /// Set: images that run somewhere.
+    pub fn images(&self) -> String {
+        format!("{}:images", self.prefix)
+    }
+
+    /// Set: hosts where an image runs.
+    pub fn image_hosts(&self, image: &str) -> String {
+        format!("{}:images:{image}:hosts", self.prefix)
+    }
+
+    /// Set: containers in which an image runs.
+    pub fn image_containers(&self, image: &str) -> String {
+        format!("{}:images:{image}:containers", self.prefix)
+    }
+
+    /// Stream: what happened.
+    pub fn events(&self) -> String {
+        format!("{}:events", self.prefix)
+    }
+
+    /// Stream: what handlers did.
+    pub fn runs(&self) -> String {
+        format!("{}:runs", self.prefix)
+    }
+
+    /// String: which agent sweeps the shared sets in this interval.
+    pub fn janitor(&self) -> String {
+        format!("{}:janitor", self.prefix)
+    }
+
+    /// Channel: notices of changes.
+    pub fn channel(&self) -> String {
+        format!("{}_events", self.prefix)
+    }
+}
+
+/// Fields of a host's hash that the store itself reads or writes.
+pub mod field {
+    /// Seconds, Redis's clock: when a full resync last reached the engine.
+    pub const LAST_UPDATE: &str = "last_update";
+    /// Seconds between two resyncs.
+    pub const UPDATE_INTERVAL: &str = "update_interval";
+    /// `up`, `down`, `lost`, `stopped`.
+    pub const STATUS: &str = "status";
+    /// Docker's own id of the engine.
+    pub const ENGINE_ID: &str = "engine_id";
+    /// The field of a container's hash that names the host it runs on.
+    pub const HOST: &str = "host";
+    /// A container's name, as Docker writes it.
+    pub const NAME: &str = "name";
+    /// The reference a container was started by.
+    pub const IMAGE: &str = "config_image";
+    /// When a container was started.
+    pub const STARTED_AT: &str = "state_startedat";
+}

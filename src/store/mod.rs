@@ -4,8 +4,19 @@
 //! decided here too: each transaction renews the host's lease and refuses to run when anybody else wrote that lease, when it ran out, or when
 //! the store lost it.
 
+mod encode;
+mod errors;
+mod fence;
 pub mod keys;
+mod link;
+mod lost;
 pub mod redis;
+mod sweep;
+mod take;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -158,7 +169,7 @@ pub struct HostBatch {
     pub puts: Vec<Put>,
     /// Images of which, after drops and puts, no container of the host runs any more.
     pub images_left: Vec<Arc<str>>,
-    /// Containers whose document did not change: their keys get their time to live again. [`Applied::missing`] names those that have no key.
+    /// Containers whose document did not change: their keys get their time to live again. [`Applied::Done`] names those that have no key.
     pub touches: Vec<ContainerId>,
     /// Running containers (and their images) to add to the shared sets again.
     pub reassert: Vec<(ContainerId, Arc<str>)>,

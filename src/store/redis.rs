@@ -1,1 +1,466 @@
-//! redis
+//! The central store as it is: a Redis, or whatever speaks its protocol and has transactions.
+//!
+//! One connection, used by the thread that calls, which waits for each request's answers. [`fence`](super::fence) has the transactions,
+//! [`take`](super::take) the leases, [`lost`](super::lost) the hosts of other agents.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Value};
+
+use super::encode::{Encoder, plain};
+use super::fence::{LEASE_MS, Pending, REQUEST_LIMIT, Ran, Transaction};
+use super::keys::{Keys, field};
+use super::link::{Link, number, text, texts};
+use super::{
+    Applied, Audit, Batch, Beaten, Burial, Claim, Fenced, Holder, Opened, Store, StoreError, Swept,
+    Taken, errors,
+};
+use crate::config::{CachePlace, CacheTarget};
+use crate::model::EngineIndex;
+
+/// How long connecting may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long shared sets live at least, in seconds.
+const DAY_S: u64 = 86_400;
+
+/// The most overdue hosts that a heartbeat asks for.
+const OVERDUE: &str = "100";
+
+/// What a store is made of.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where Redis answers, and as whom.
+    pub target: CacheTarget,
+    /// The URL without its password, for messages.
+    pub shown_url: String,
+    /// The first word of every key.
+    pub prefix: String,
+    /// Host ids, by engine.
+    pub hosts: Vec<Arc<str>>,
+    /// Time to live of containers' and hosts' keys: three intervals.
+    pub ttl: Duration,
+    /// Time between two full resyncs.
+    pub interval: Duration,
+    /// Time to live of `resume`.
+    pub replay_max_age: Duration,
+    /// About how many entries a stream keeps.
+    pub stream_maxlen: u64,
+    /// Names this process in its leases; never used before by any other.
+    pub boot: String,
+    /// Handlers want to know what ran according to the store: [`super::Found::runs`].
+    pub with_runs: bool,
+}
+
+/// A host that is ours.
+#[derive(Default)]
+pub(super) struct Hold {
+    /// Its lease, as we wrote it last.
+    pub lease: String,
+    /// The engine's identity, as it was claimed last.
+    pub identity: Option<Arc<str>>,
+}
+
+/// The central store in Redis.
+pub struct RedisStore {
+    pub(super) options: Options,
+    pub(super) keys: Keys,
+    /// The connection; none before `open` and after an error.
+    pub(super) link: Option<Link>,
+    /// Why the connection broke behind a transaction that ran.
+    pub(super) broken: Option<StoreError>,
+    /// When the present request must be over.
+    pub(super) deadline: Instant,
+    /// The hosts that are ours.
+    pub(super) held: BTreeMap<EngineIndex, Hold>,
+    /// Leases that are watched, as they were read.
+    pub(super) armed: BTreeMap<EngineIndex, Option<String>>,
+    /// Counts transactions.
+    pub(super) sequence: u64,
+    /// The transaction whose reply has not come.
+    pub(super) pending: Option<Pending>,
+    /// Hosts of a transaction that ran in part.
+    pub(super) spoilt: Vec<EngineIndex>,
+    /// Redis's clock, and when it was read.
+    pub(super) clock: Option<(Instant, Duration)>,
+}
+
+impl RedisStore {
+    /// A store that is not connected yet.
+    pub fn new(options: Options) -> Self {
+        RedisStore {
+            keys: Keys::new(&options.prefix),
+            options,
+            link: None,
+            broken: None,
+            deadline: Instant::now() + REQUEST_LIMIT,
+            held: BTreeMap::new(),
+            armed: BTreeMap::new(),
+            sequence: 0,
+            pending: None,
+            spoilt: Vec::new(),
+            clock: None,
+        }
+    }
+
+    /// The id of a host.
+    pub(super) fn host(&self, host: EngineIndex) -> &str {
+        &self.options.hosts[host.at()]
+    }
+
+    pub(super) fn encoder(&self) -> Encoder<'_> {
+        let ttl_s = seconds(self.options.ttl);
+        Encoder {
+            keys: &self.keys,
+            ttl_s,
+            shared_ttl_s: ttl_s.max(DAY_S),
+            resume_ttl_s: seconds(self.options.replay_max_age),
+            stream_maxlen: self.options.stream_maxlen,
+            now: self.now(),
+            commands: Vec::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    fn address(&self) -> String {
+        match &self.options.target.place {
+            CachePlace::Unix(path) => path.display().to_string(),
+            CachePlace::Tcp { host, port } if host.contains(':') => {
+                format!("[{host}]:{port}/{}", self.options.target.database)
+            }
+            CachePlace::Tcp { host, port } => {
+                format!("{host}:{port}/{}", self.options.target.database)
+            }
+        }
+    }
+
+    /// Logs in, and proves that transactions and writes are allowed by one that changes nothing.
+    fn greet(&mut self) -> Result<(), StoreError> {
+        let target = &self.options.target;
+        let mut commands = Vec::new();
+        if let Some(password) = &target.password {
+            let mut login = redis::cmd("AUTH");
+            login.arg(&target.username).arg(password);
+            commands.push(login);
+        }
+        commands.push(plain(&["PING"]));
+        if target.database != 0 {
+            commands.push(plain(&["SELECT", &target.database.to_string()]));
+        }
+        self.ask(&commands)?;
+        // No container has an empty id, and XX writes only what exists.
+        let probe = plain(&["SET", &self.keys.container(""), "", "XX", "PX", "1"]);
+        self.transact(&Transaction {
+            body: vec![probe],
+            ..Transaction::default()
+        })?;
+        match self.broken.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Which hosts are still ours, and whether the transaction ran whose reply was lost.
+    fn recall(&mut self) -> Result<(Option<bool>, Vec<EngineIndex>), StoreError> {
+        let hosts: Vec<_> = self.held.keys().copied().collect();
+        self.arm(&hosts)?;
+        let mut ran = None;
+        if let Some(pending) = self.pending.take() {
+            for host in &pending.hosts {
+                let read = self.armed.get(host).cloned().flatten();
+                let Some(hold) = self.held.get_mut(host) else {
+                    continue;
+                };
+                if read.as_ref() == Some(&pending.lease) {
+                    ran = Some(true);
+                    hold.lease.clone_from(&pending.lease);
+                } else if read.as_ref() == Some(&hold.lease) {
+                    ran = ran.or(Some(false));
+                }
+            }
+            ran = ran.filter(|_| pending.report);
+        }
+        let Fenced { lost, held } = self.sort(&hosts);
+        let mut lost: Vec<_> = lost
+            .into_iter()
+            .chain(held.into_iter().map(|(host, _)| host))
+            .chain(std::mem::take(&mut self.spoilt))
+            .collect();
+        lost.sort_unstable();
+        lost.dedup();
+        Ok((ran, lost))
+    }
+
+    /// Takes images out of the set of all whose last host left; `counts` are the sizes of their `:hosts`, read under a watch.
+    ///
+    /// Whoever starts such an image meanwhile changes the watched set, and this does not run. Should it fail, the sweep does it later.
+    pub(super) fn leave_images(&mut self, images: &[String], counts: &[Value]) {
+        let empty = images.iter().zip(counts);
+        let empty = empty.filter(|(_, count)| number(count) == Some(0));
+        let mut command = redis::cmd("SREM");
+        command.arg(self.keys.images());
+        let mut any = false;
+        for (image, _) in empty {
+            command.arg(image);
+            any = true;
+        }
+        if !any {
+            return;
+        }
+        let transaction = Transaction {
+            body: vec![command],
+            ..Transaction::default()
+        };
+        if let Err(error) = self.transact(&transaction) {
+            self.broken = Some(error);
+        }
+    }
+
+    /// Watches the `:hosts` sets of images, and asks how large they are.
+    pub(super) fn watch_images(&self, images: &[String]) -> Vec<Cmd> {
+        let mut commands = Vec::new();
+        if !images.is_empty() {
+            let mut watch = redis::cmd("WATCH");
+            for image in images {
+                watch.arg(self.keys.image_hosts(image));
+            }
+            commands.push(watch);
+        }
+        commands.extend(
+            images
+                .iter()
+                .map(|image| plain(&["SCARD", &self.keys.image_hosts(image)])),
+        );
+        commands
+    }
+
+    /// The transaction of a heartbeat.
+    fn heartbeat(&self, claims: &[Claim]) -> Transaction {
+        let until = (self.now().as_secs() + LEASE_MS / 1000).to_string();
+        let limit = LEASE_MS.to_string();
+        let mut alive = redis::cmd("ZADD");
+        alive.arg(self.keys.alive());
+        let mut engines = Vec::new();
+        for claim in claims {
+            let host = self.host(claim.host);
+            alive.arg(&until).arg(host);
+            if let Some(identity) = &claim.identity {
+                let key = self.keys.engine(identity);
+                // Whoever was first stays; what stands there tells whether that was us.
+                engines.push(plain(&["SET", &key, host, "PX", &limit, "NX"]));
+                engines.push(plain(&["PEXPIRE", &key, &limit]));
+                engines.push(plain(&["GET", &key]));
+            }
+        }
+        let ttl = self.encoder().shared_ttl_s.to_string();
+        let mut body = engines;
+        body.push(alive);
+        body.push(plain(&["EXPIRE", &self.keys.alive(), &ttl]));
+        Transaction {
+            hosts: claims.iter().map(|claim| claim.host).collect(),
+            body,
+            then: vec![self.ask_overdue()],
+            ..Transaction::default()
+        }
+    }
+
+    fn ask_overdue(&self) -> Cmd {
+        let now = format!("({}", self.now().as_secs());
+        let alive = self.keys.alive();
+        plain(&["ZRANGEBYSCORE", &alive, "-inf", &now, "LIMIT", "0", OVERDUE])
+    }
+
+    /// Which of these engines are reported under another host id, by what the heartbeat read.
+    fn elsewhere(&mut self, claims: &[Claim], replies: &[Value]) -> Fenced {
+        let mut fenced = Fenced::default();
+        let claims = claims.iter().filter(|claim| claim.identity.is_some());
+        for (claim, replies) in claims.zip(replies.chunks(3)) {
+            match replies.get(2).and_then(text) {
+                Some(owner) if owner != self.host(claim.host) => {
+                    fenced.held.push((claim.host, Holder::Host(owner)));
+                    self.held.remove(&claim.host);
+                }
+                _ => {
+                    if let Some(hold) = self.held.get_mut(&claim.host) {
+                        hold.identity.clone_from(&claim.identity);
+                    }
+                }
+            }
+        }
+        fenced
+    }
+}
+
+impl Store for RedisStore {
+    fn open(&mut self) -> Result<Opened, StoreError> {
+        self.begin();
+        self.broken = None;
+        self.armed.clear();
+        // What waits for an answer must not be forgotten by the transaction that only proves that we may write.
+        let pending = self.pending.take();
+        self.link = None;
+        let connected = Link::connect(&self.options.target.place, CONNECT_LIMIT);
+        let greeted = match connected {
+            Ok(link) => {
+                self.link = Some(link);
+                self.greet()
+            }
+            Err(error) => Err(errors::unreachable(&self.options.shown_url, &error)),
+        };
+        self.pending = pending;
+        greeted?;
+        let (ran, lost) = self.recall()?;
+        Ok(Opened {
+            address: self.address(),
+            ran,
+            lost,
+        })
+    }
+
+    fn take(&mut self, claims: &[Claim]) -> Result<Vec<Taken>, StoreError> {
+        self.begin();
+        self.take_hosts(claims)
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
+        self.begin();
+        let mut encoder = self.encoder();
+        for share in &batch.hosts {
+            let identity = self.held.get(&share.host);
+            let identity = identity.and_then(|hold| hold.identity.as_deref());
+            encoder.host(self.host(share.host), identity, share);
+        }
+        let (body, touched) = (encoder.commands, encoder.touched);
+        let mut images: Vec<String> = batch
+            .hosts
+            .iter()
+            .flat_map(|share| &share.images_left)
+            .map(|image| image.to_string())
+            .collect();
+        images.sort_unstable();
+        images.dedup();
+        let leaving = batch.hosts.iter().filter(|share| share.forget);
+        let transaction = Transaction {
+            hosts: batch.hosts.iter().map(|share| share.host).collect(),
+            leaving: leaving.map(|share| share.host).collect(),
+            body,
+            then: self.watch_images(&images),
+            report: true,
+        };
+        let Ran { replies, then } = match self.fenced(&transaction)? {
+            Ok(ran) => ran,
+            Err(fenced) => return Ok(Applied::Fenced(fenced)),
+        };
+        if let Some((_, counts)) = then.split_first() {
+            self.leave_images(&images, counts);
+        }
+        let renewed = |place: usize| replies.get(place).and_then(number) == Some(1);
+        let missing = touched
+            .into_iter()
+            .filter(|(place, ..)| !renewed(*place) || !renewed(place + 1))
+            .map(|(_, host, id)| (host, id))
+            .collect();
+        Ok(Applied::Done { missing })
+    }
+
+    fn beat(&mut self, claims: &[Claim]) -> Result<Beaten, StoreError> {
+        self.begin();
+        let overdue = if claims.is_empty() {
+            let ask = [plain(&["TIME"]), self.ask_overdue()];
+            self.ask(&ask)?.pop()
+        } else {
+            let transaction = self.heartbeat(claims);
+            let Ran { replies, mut then } = match self.fenced(&transaction)? {
+                Ok(ran) => ran,
+                Err(fenced) => return Ok(Beaten::Fenced(fenced)),
+            };
+            let fenced = self.elsewhere(claims, &replies);
+            if fenced != Fenced::default() {
+                return Ok(Beaten::Fenced(fenced));
+            }
+            then.pop()
+        };
+        let mut overdue = overdue.map_or_else(Vec::new, |reply| texts(&reply));
+        let ours = |id: &String| self.held.keys().any(|host| self.host(*host) == id);
+        overdue.retain(|id| !ours(id));
+        Ok(Beaten::Done { overdue })
+    }
+
+    fn audit(&mut self, host: EngineIndex) -> Result<Audit, StoreError> {
+        self.begin();
+        self.read_audit(host)
+    }
+
+    fn bury(&mut self, overdue: &[String]) -> Result<Vec<Burial>, StoreError> {
+        self.begin();
+        self.bury_hosts(overdue)
+    }
+
+    fn sweep(&mut self) -> Result<Swept, StoreError> {
+        self.begin();
+        self.sweep_sets()
+    }
+
+    fn release(&mut self, hosts: &[EngineIndex]) -> Result<(), StoreError> {
+        self.begin();
+        loop {
+            let mut ours = hosts.to_vec();
+            ours.retain(|host| self.held.contains_key(host));
+            if ours.is_empty() {
+                return Ok(());
+            }
+            let exist = ours
+                .iter()
+                .map(|host| plain(&["EXISTS", &self.keys.host(self.host(*host))]));
+            let exist = self.ask(&exist.collect::<Vec<_>>())?;
+            let mut body = Vec::new();
+            for (host, exists) in ours.iter().zip(exist) {
+                self.farewell(*host, number(&exists) == Some(1), &mut body);
+            }
+            let transaction = Transaction {
+                hosts: ours.clone(),
+                leaving: ours,
+                body,
+                ..Transaction::default()
+            };
+            // Hosts that turn out not to be ours need no farewell from us; the others are tried again.
+            if self.fenced(&transaction)?.is_ok() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl RedisStore {
+    /// Gives one host back. From now on it counts as overdue, so that somebody sees to it if no successor does.
+    fn farewell(&self, host: EngineIndex, reported: bool, body: &mut Vec<Cmd>) {
+        let id = self.host(host);
+        let now = self.now().as_secs().to_string();
+        if reported {
+            body.push(plain(&[
+                "HSET",
+                &self.keys.host(id),
+                field::STATUS,
+                "stopped",
+            ]));
+            body.push(plain(&["ZADD", &self.keys.alive(), &now, id]));
+        } else {
+            body.push(plain(&["ZREM", &self.keys.alive(), id]));
+        }
+        let mut gone = redis::cmd("DEL");
+        gone.arg(self.keys.lease(id));
+        let identity = self
+            .held
+            .get(&host)
+            .and_then(|hold| hold.identity.as_deref());
+        gone.arg(identity.map(|identity| self.keys.engine(identity)));
+        body.push(gone);
+    }
+}
+
+/// A duration in whole seconds, none shorter than one.
+pub(super) fn seconds(duration: Duration) -> u64 {
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
+}

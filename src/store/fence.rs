@@ -1,0 +1,419 @@
+//! Talking to Redis in whole requests, and the fence: a transaction that runs only while every lease it writes under is ours.
+//!
+//! A round trip is `MULTI`, the leases' new values, the commands, `EXEC`, and behind it `WATCH`, `MGET` of the leases and `TIME`, which arm the next
+//! one. Before a transaction the values read when it was armed must be what we wrote last; from then on Redis itself refuses the `EXEC` when
+//! a lease was written by anybody else, ran out, or was flushed. After a transaction whose reply was lost an old connection may, in theory, still
+//! deliver it late: then it either meets a lease that was written since and is refused, or makes our next transaction see a lease that is not
+//! what we wrote last, and the host is compared from the start.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, ServerError, Value};
+
+use super::encode::plain;
+use super::link::{Trouble, items, number, text};
+use super::redis::RedisStore;
+use super::{Fenced, Holder, StoreError, errors};
+use crate::model::EngineIndex;
+
+/// How long any request may take in all.
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a lease runs, in ms; several heartbeats long.
+pub(super) const LEASE_MS: u64 = 10_000;
+
+/// The most leases that every transaction watches; with more hosts, those of the batch are armed by a round trip of their own.
+const WATCH_ALL: usize = 64;
+
+/// How often a transaction is tried that was refused although no lease changed hands.
+const TRIES: usize = 3;
+
+/// A transaction under the leases of some hosts (or of none: then whoever asks has set watches of its own).
+#[derive(Default)]
+pub(super) struct Transaction {
+    /// Hosts whose leases it writes.
+    pub hosts: Vec<EngineIndex>,
+    /// Hosts among them that are ours no more once it ran.
+    pub leaving: Vec<EngineIndex>,
+    /// What it does.
+    pub body: Vec<Cmd>,
+    /// What to watch and ask after it, in the same round trip.
+    pub then: Vec<Cmd>,
+    /// Should its reply be lost, `open` says whether it ran.
+    pub report: bool,
+}
+
+/// What a transaction that ran answered.
+pub(super) struct Ran {
+    /// A reply to each command of its body.
+    pub replies: Vec<Value>,
+    /// A reply to each question behind it; none when the connection broke there.
+    pub then: Vec<Value>,
+}
+
+/// A transaction whose reply was lost.
+pub(super) struct Pending {
+    /// The leases' value, if it ran.
+    pub lease: String,
+    /// The hosts it was for.
+    pub hosts: Vec<EngineIndex>,
+    /// Somebody waits for the answer.
+    pub report: bool,
+}
+
+impl RedisStore {
+    /// Begins a request: from now on it has its 5 s.
+    pub(super) fn begin(&mut self) {
+        self.deadline = Instant::now() + REQUEST_LIMIT;
+    }
+
+    /// Redis's clock, since 1970: as it was read last, plus what passed by ours.
+    pub(super) fn now(&self) -> Duration {
+        self.clock
+            .map_or(Duration::ZERO, |(at, time)| time + at.elapsed())
+    }
+
+    /// Runs a transaction for hosts that are ours, or finds out which are not.
+    pub(super) fn fenced(
+        &mut self,
+        transaction: &Transaction,
+    ) -> Result<Result<Ran, Fenced>, StoreError> {
+        for _ in 0..TRIES {
+            let armed = |host| self.armed.contains_key(host) || !self.held.contains_key(host);
+            if !transaction.hosts.iter().all(armed) {
+                let all = self.held.keys().copied().collect::<Vec<_>>();
+                let few = all.len() <= WATCH_ALL;
+                self.arm(if few { &all } else { &transaction.hosts })?;
+            }
+            let fenced = self.sort(&transaction.hosts);
+            if fenced != Fenced::default() {
+                return Ok(Err(fenced));
+            }
+            if let Some(ran) = self.transact(transaction)? {
+                return Ok(Ok(ran));
+            }
+            // Any lease that was watched may be the cause, not only one of the batch.
+            let watched: Vec<_> = self.armed.keys().copied().collect();
+            let held = watched
+                .into_iter()
+                .filter(|host| self.held.contains_key(host));
+            let fenced = self.sort(&held.collect::<Vec<_>>());
+            if fenced != Fenced::default() {
+                return Ok(Err(fenced));
+            }
+        }
+        Err(self.contended())
+    }
+
+    /// Watches the leases of these hosts and reads them, and Redis's clock.
+    pub(super) fn arm(&mut self, hosts: &[EngineIndex]) -> Result<(), StoreError> {
+        let mut commands = vec![plain(&["UNWATCH"])];
+        commands.extend(self.arming(hosts));
+        let replies = self.ask(&commands)?;
+        self.note_armed(hosts, &replies[1..]);
+        Ok(())
+    }
+
+    /// Which of these hosts are not ours, by the leases as they were read last; they are held no more.
+    pub(super) fn sort(&mut self, hosts: &[EngineIndex]) -> Fenced {
+        let mut fenced = Fenced::default();
+        for host in hosts {
+            let read = self.armed.get(host).cloned().flatten();
+            match (self.held.get(host), read) {
+                (Some(hold), Some(lease)) if hold.lease == lease => continue,
+                (Some(_), Some(lease)) if !self.is_own(&lease) => {
+                    fenced.held.push((*host, Holder::Agent(lease)));
+                }
+                _ => fenced.lost.push(*host),
+            }
+            self.held.remove(host);
+        }
+        fenced
+    }
+
+    /// Is this the lease of this process, be it an older one?
+    pub(super) fn is_own(&self, lease: &str) -> bool {
+        lease
+            .rsplit_once(':')
+            .is_some_and(|(boot, _)| boot == self.options.boot)
+    }
+
+    /// Sends a transaction and looks at every reply; `None` when `EXEC` refused because something watched had changed.
+    pub(super) fn transact(
+        &mut self,
+        transaction: &Transaction,
+    ) -> Result<Option<Ran>, StoreError> {
+        self.sequence += 1;
+        let lease = format!("{}:{}", self.options.boot, self.sequence);
+        let mut commands = vec![plain(&["MULTI"])];
+        let limit = LEASE_MS.to_string();
+        for host in &transaction.hosts {
+            let key = self.keys.lease(self.host(*host));
+            commands.push(plain(&["SET", &key, &lease, "PX", &limit]));
+        }
+        let first = commands.len();
+        commands.extend(transaction.body.iter().cloned());
+        commands.push(plain(&["EXEC"]));
+
+        let after = self.hosts_after(transaction);
+        let mut tail = self.arming(&after);
+        let questions = tail.len();
+        tail.extend(transaction.then.iter().cloned());
+
+        self.armed.clear();
+        self.pending = Some(Pending {
+            lease: lease.clone(),
+            hosts: transaction.hosts.clone(),
+            report: transaction.report,
+        });
+        self.send(&commands, &tail)?;
+        let outcome = self.receive_transaction(&commands)?;
+        self.pending = None;
+        let ran = matches!(outcome, Ok(Some(_)));
+        if ran {
+            self.settle(transaction, &lease);
+        }
+
+        let replies = match self.receive_all(&tail) {
+            Ok(replies) => replies,
+            // What was written is written: that the connection broke afterwards is the next request's misfortune.
+            Err(error) if ran => {
+                self.broken = Some(error);
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err((error, command)) => {
+                return Err(self.half_done(&error, &command, &transaction.hosts));
+            }
+        };
+        let then = if replies.is_empty() {
+            Vec::new()
+        } else {
+            self.note_armed(&after, &replies[..questions]);
+            replies[questions..].to_vec()
+        };
+        Ok(outcome.map(|mut items| Ran {
+            replies: items.split_off(first - 1),
+            then,
+        }))
+    }
+
+    /// Sends commands that are no transaction; an answer that is an error is an error.
+    pub(super) fn ask(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
+        self.send(commands, &[])?;
+        self.receive_all(commands)
+    }
+
+    /// The hosts that are armed behind a transaction: all that will be held, unless they are too many.
+    fn hosts_after(&self, transaction: &Transaction) -> Vec<EngineIndex> {
+        let mut after: Vec<_> = self.held.keys().copied().collect();
+        after.extend(&transaction.hosts);
+        after.sort_unstable();
+        after.dedup();
+        after.retain(|host| !transaction.leaving.contains(host));
+        if after.len() > WATCH_ALL {
+            after.clear();
+        }
+        after
+    }
+
+    /// A transaction ran: its leases are what we wrote last.
+    fn settle(&mut self, transaction: &Transaction, lease: &str) {
+        for host in &transaction.hosts {
+            if transaction.leaving.contains(host) {
+                self.held.remove(host);
+            } else {
+                self.held.entry(*host).or_default().lease = lease.to_owned();
+            }
+        }
+    }
+
+    /// The commands that arm a transaction for these hosts.
+    fn arming(&self, hosts: &[EngineIndex]) -> Vec<Cmd> {
+        let mut commands = Vec::new();
+        if !hosts.is_empty() {
+            for name in ["WATCH", "MGET"] {
+                let mut command = redis::cmd(name);
+                for host in hosts {
+                    command.arg(self.keys.lease(self.host(*host)));
+                }
+                commands.push(command);
+            }
+        }
+        commands.push(plain(&["TIME"]));
+        commands
+    }
+
+    /// Takes in the replies to [`Self::arming`].
+    fn note_armed(&mut self, hosts: &[EngineIndex], replies: &[Value]) {
+        if let [_, leases, _] = replies {
+            let leases = items(leases).iter().map(text);
+            self.armed = hosts.iter().copied().zip(leases).collect();
+        }
+        if let Some([seconds, micros]) = replies.last().map(items)
+            && let (Some(seconds), Some(micros)) = (number(seconds), number(micros))
+        {
+            let time = Duration::from_secs(seconds.unsigned_abs())
+                + Duration::from_micros(micros.unsigned_abs());
+            self.clock = Some((Instant::now(), time));
+        }
+    }
+
+    /// Sends all of these in one go.
+    fn send(&mut self, commands: &[Cmd], more: &[Cmd]) -> Result<(), StoreError> {
+        if let Some(error) = self.broken.take() {
+            self.link = None;
+            return Err(error);
+        }
+        let Some(link) = &mut self.link else {
+            return Err(self.closed());
+        };
+        let mut bytes = Vec::new();
+        for command in commands.iter().chain(more) {
+            command.write_packed_command(&mut bytes);
+        }
+        let sent = link.send(&bytes, self.deadline);
+        if let Err(trouble) = sent {
+            // Redis may have said why before it closed: too many clients, for one.
+            if let Ok(Value::ServerError(error)) = link.receive(self.deadline) {
+                return Err(self.refuse(&error, &plain(&[])));
+            }
+            return Err(self.fail(&trouble));
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<Value, StoreError> {
+        let Some(link) = &mut self.link else {
+            return Err(self.closed());
+        };
+        match link.receive(self.deadline) {
+            Ok(reply) => Ok(reply),
+            Err(trouble) => Err(self.fail(&trouble)),
+        }
+    }
+
+    /// A reply to each command; the first that is an error is the error of all.
+    fn receive_all(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
+        let mut replies = Vec::with_capacity(commands.len());
+        let mut refusal: Option<(ServerError, &Cmd)> = None;
+        for command in commands {
+            match self.receive()? {
+                Value::ServerError(error) => {
+                    refusal.get_or_insert((error, command));
+                    replies.push(Value::Nil);
+                }
+                reply => replies.push(reply),
+            }
+        }
+        match refusal {
+            Some((error, command)) => Err(self.refuse(&error, command)),
+            None => Ok(replies),
+        }
+    }
+
+    /// The replies from `MULTI` to `EXEC`: those within `EXEC`'s, or nothing when it refused, or the first error with its command.
+    /// `EXEC`'s own error hides that of the command that Redis would not queue, so each is looked at.
+    fn receive_transaction(&mut self, commands: &[Cmd]) -> Result<Executed, StoreError> {
+        let mut first: Option<(ServerError, Cmd)> = None;
+        let (exec, queued) = commands.split_last().expect("it begins with MULTI");
+        for command in queued {
+            if let Value::ServerError(error) = self.receive()? {
+                first.get_or_insert_with(|| (error, command.clone()));
+            }
+        }
+        let executed = match self.receive()? {
+            Value::ServerError(error) => Err(first.unwrap_or((error, exec.clone()))),
+            Value::Nil => Ok(None),
+            reply => {
+                let items = reply.into_sequence().unwrap_or_default();
+                let failed = items.iter().zip(&queued[1..]).find_map(|pair| match pair {
+                    (Value::ServerError(error), command) => Some((error.clone(), command.clone())),
+                    _ => None,
+                });
+                first.or(failed).map_or(Ok(Some(items)), Err)
+            }
+        };
+        Ok(executed)
+    }
+
+    /// A command within a transaction failed while the others ran: what the store holds of these hosts must be compared anew.
+    fn half_done(
+        &mut self,
+        error: &ServerError,
+        command: &Cmd,
+        hosts: &[EngineIndex],
+    ) -> StoreError {
+        for host in hosts {
+            self.held.remove(host);
+            self.spoilt.push(*host);
+        }
+        self.refuse(error, command)
+    }
+
+    /// Redis answered with an error: the connection ends. A key of a wrong type is removed first, so that it can be made anew.
+    fn refuse(&mut self, error: &ServerError, command: &Cmd) -> StoreError {
+        if error.code() == "WRONGTYPE" {
+            // Should this fail, the same error comes again and with it the next attempt.
+            let _ = self.heal(command);
+        }
+        self.link = None;
+        errors::refused(&self.options.shown_url, error, command)
+    }
+
+    /// Deletes the key of a command, unless it has the type by now that the command wants.
+    fn heal(&mut self, command: &Cmd) -> Result<(), StoreError> {
+        let wanted = match errors::argument(command, 0).as_str() {
+            "SADD" | "SREM" | "SCARD" | "SSCAN" | "SMEMBERS" | "SISMEMBER" => "set",
+            "HSET" | "HDEL" | "HGET" | "HMGET" | "HGETALL" | "HVALS" => "hash",
+            "ZADD" | "ZREM" | "ZSCORE" | "ZRANGEBYSCORE" => "zset",
+            "XADD" => "stream",
+            _ => "string",
+        };
+        let key = errors::argument(command, 1);
+        let look = [
+            plain(&["UNWATCH"]),
+            plain(&["WATCH", &key]),
+            plain(&["TYPE", &key]),
+        ];
+        let replies = self.ask(&look)?;
+        if text(&replies[2]).is_some_and(|found| found != wanted && found != "none") {
+            self.ask(&[plain(&["MULTI"]), plain(&["DEL", &key]), plain(&["EXEC"])])?;
+        }
+        Ok(())
+    }
+
+    /// The network failed: the connection ends. Whoever waits for a transaction may ask `open` whether it ran.
+    fn fail(&mut self, trouble: &Trouble) -> StoreError {
+        self.link = None;
+        let mut error = errors::broken(&self.options.shown_url, trouble);
+        error.uncertain = self.pending.as_ref().is_some_and(|pending| pending.report);
+        error
+    }
+
+    fn closed(&self) -> StoreError {
+        errors::broken(
+            &self.options.shown_url,
+            &Trouble::Io(io::ErrorKind::NotConnected.into()),
+        )
+    }
+
+    pub(super) fn contended(&mut self) -> StoreError {
+        self.link = None;
+        StoreError {
+            text: format!(
+                "failed to write Redis `{}`: leases change all the time although nobody else holds them; does something else write these keys?",
+                self.options.shown_url
+            ),
+            uncertain: false,
+            timed_out: false,
+        }
+    }
+}
+
+/// The items of a transaction's reply, nothing when it was refused, or an error with its command.
+type Executed = Result<Option<Vec<Value>>, (ServerError, Cmd)>;

@@ -1,0 +1,201 @@
+//! One connection to Redis: commands out, replies in, all within the deadline of the request they belong to.
+//!
+//! Of the `redis` crate this takes the encoder and the parser. Its own connection limits each read and not the request, so that a slow server
+//! could hold us for as many limits as there are replies, and it hides why a login was refused.
+
+use std::error::Error as _;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use redis::{Parser, Value};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::config::CachePlace;
+
+/// An open connection. After any error it must be dropped: late bytes would be taken for the next answer.
+pub(super) struct Link {
+    stream: Stream,
+    parser: Parser,
+}
+
+/// Why no answer came.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The connection failed, or the deadline passed (`TimedOut`).
+    Io(io::Error),
+    /// Something answered that does not speak Redis's protocol.
+    Foreign,
+}
+
+impl Link {
+    /// Connects. A name's resolution is not covered by the limit: the system offers none.
+    pub(super) fn connect(place: &CachePlace, limit: Duration) -> io::Result<Link> {
+        let stream = match place {
+            CachePlace::Unix(path) => Stream::Unix(connect_unix(path)?),
+            CachePlace::Tcp { host, port } => Stream::Tcp(connect_tcp(host, *port, limit)?),
+        };
+        Ok(Link {
+            stream,
+            parser: Parser::new(),
+        })
+    }
+
+    /// Sends encoded commands.
+    pub(super) fn send(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), Trouble> {
+        let stream = &self.stream;
+        Timed { stream, deadline }
+            .write_all(bytes)
+            .map_err(Trouble::Io)
+    }
+
+    /// Waits for the next reply.
+    pub(super) fn receive(&mut self, deadline: Instant) -> Result<Value, Trouble> {
+        let stream = &self.stream;
+        let reply = self.parser.parse_value(Timed { stream, deadline });
+        reply.map_err(|error| match error.source() {
+            Some(cause) if error.is_io_error() => Trouble::Io(
+                cause
+                    .downcast_ref::<io::Error>()
+                    .map_or_else(|| io::ErrorKind::Other.into(), |cause| cause.kind().into()),
+            ),
+            _ => Trouble::Foreign,
+        })
+    }
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A unix socket whose listener is hung and whose queue is full blocks a plain connect for ever; without blocking it says so at once.
+fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket
+        .connect(&SockAddr::unix(path)?)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+            _ => error,
+        })?;
+    socket.set_nonblocking(false)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
+/// Tries each address of the host, all within the limit.
+fn connect_tcp(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+    let addresses = (host, port).to_socket_addrs().map_err(|error| {
+        // The resolver's own texts come without a kind.
+        io::Error::new(io::ErrorKind::HostUnreachable, error.to_string())
+    })?;
+    let deadline = Instant::now() + limit;
+    let mut last: io::Error = io::ErrorKind::HostUnreachable.into();
+    for address in addresses {
+        match left(deadline).and_then(|left| TcpStream::connect_timeout(&address, left)) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The stream, with each read and write limited to what is left of the request's time.
+struct Timed<'a> {
+    stream: &'a Stream,
+    deadline: Instant,
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let limit = Some(left(self.deadline)?);
+        let count = match self.stream {
+            Stream::Tcp(stream) => stream
+                .set_read_timeout(limit)
+                .and_then(|()| (&*stream).read(buffer)),
+            Stream::Unix(stream) => stream
+                .set_read_timeout(limit)
+                .and_then(|()| (&*stream).read(buffer)),
+        };
+        count.map_err(timed_out)
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let limit = Some(left(self.deadline)?);
+        let count = match self.stream {
+            Stream::Tcp(stream) => stream
+                .set_write_timeout(limit)
+                .and_then(|()| (&*stream).write(buffer)),
+            Stream::Unix(stream) => stream
+                .set_write_timeout(limit)
+                .and_then(|()| (&*stream).write(buffer)),
+        };
+        count.map_err(timed_out)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is left until the deadline; none is an error, as a timeout of zero would mean none at all.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
+}
+
+/// A read or write that ran into its limit says `WouldBlock`.
+fn timed_out(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+        _ => error,
+    }
+}
+
+/// A reply as text; nothing where it is neither text nor a number.
+pub(super) fn text(reply: &Value) -> Option<String> {
+    match reply {
+        Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        Value::SimpleString(text) => Some(text.clone()),
+        Value::Int(number) => Some(number.to_string()),
+        Value::Double(number) => Some(number.to_string()),
+        Value::Okay => Some("OK".to_owned()),
+        _ => None,
+    }
+}
+
+/// A reply as a whole number.
+pub(super) fn number(reply: &Value) -> Option<i64> {
+    match reply {
+        Value::Int(number) => Some(*number),
+        other => text(other)?.parse().ok(),
+    }
+}
+
+/// The replies within a reply.
+pub(super) fn items(reply: &Value) -> &[Value] {
+    reply.as_sequence().unwrap_or(&[])
+}
+
+/// A list of texts; what is no text is left out.
+pub(super) fn texts(reply: &Value) -> Vec<String> {
+    items(reply).iter().filter_map(text).collect()
+}
+
+/// A list of keys and values that alternate.
+pub(super) fn pairs(reply: &Value) -> Vec<(String, String)> {
+    items(reply)
+        .chunks_exact(2)
+        .filter_map(|pair| Some((text(&pair[0])?, text(&pair[1])?)))
+        .collect()
+}

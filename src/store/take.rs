@@ -1,0 +1,221 @@
+//! Becoming the writer of a host, and reading what the store holds of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use redis::{Cmd, Value};
+
+use super::encode::plain;
+use super::fence::{LEASE_MS, Transaction};
+use super::keys::field;
+use super::link::{items, number, pairs, text, texts};
+use super::redis::RedisStore;
+use super::{Audit, Claim, Found, FoundRun, Holder, StoreError, Taken};
+use crate::model::{ContainerId, EngineIndex};
+
+/// The most hosts that are taken by one transaction.
+const CLAIMS: usize = 64;
+
+/// How often a transaction is tried before it is said that somebody else is always faster.
+const TRIES: usize = 5;
+
+/// The most containers that are asked for in one round trip.
+const CHUNK: usize = 500;
+
+impl RedisStore {
+    /// Tries to get the leases, and reads what is there of the hosts that it got.
+    pub(super) fn take_hosts(&mut self, claims: &[Claim]) -> Result<Vec<Taken>, StoreError> {
+        let mut taken = Vec::with_capacity(claims.len());
+        for claims in claims.chunks(CLAIMS) {
+            let holders = self.take_leases(claims)?;
+            for (claim, holder) in claims.iter().zip(holders) {
+                let host = claim.host;
+                let outcome = match holder {
+                    Some(holder) => Err(holder),
+                    None => Ok(Box::new(self.find(host)?)),
+                };
+                taken.push(Taken { host, outcome });
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Takes all leases that are free, or ours already, in one transaction; says who holds each of the others.
+    fn take_leases(&mut self, claims: &[Claim]) -> Result<Vec<Option<Holder>>, StoreError> {
+        for _ in 0..TRIES {
+            let holders = self.watch_holders(claims)?;
+            let free: Vec<&Claim> = claims
+                .iter()
+                .zip(&holders)
+                .filter_map(|(claim, holder)| holder.is_none().then_some(claim))
+                .collect();
+            if free.is_empty() {
+                return Ok(holders);
+            }
+            if self.transact(&self.taking(&free))?.is_some() {
+                for claim in free {
+                    let hold = self.held.entry(claim.host).or_default();
+                    hold.identity.clone_from(&claim.identity);
+                }
+                return Ok(holders);
+            }
+        }
+        Err(self.contended())
+    }
+
+    /// Watches the leases and the engines' keys of these claims, and says who holds which.
+    fn watch_holders(&mut self, claims: &[Claim]) -> Result<Vec<Option<Holder>>, StoreError> {
+        let engines = claims
+            .iter()
+            .filter_map(|claim| Some(self.keys.engine(claim.identity.as_ref()?)));
+        let mut names: Vec<String> = claims
+            .iter()
+            .map(|claim| self.keys.lease(self.host(claim.host)))
+            .collect();
+        names.extend(engines);
+        let mut commands = vec![plain(&["UNWATCH"])];
+        for name in ["WATCH", "MGET"] {
+            let mut command = redis::cmd(name);
+            command.arg(&names);
+            commands.push(command);
+        }
+        // Our own leases are watched no more.
+        self.armed.clear();
+        let replies = self.ask(&commands)?;
+        let (leases, engines) = items(&replies[2]).split_at(claims.len());
+
+        let mut engines = engines.iter().map(text);
+        let mut seen: HashMap<&Arc<str>, &str> = HashMap::new();
+        let mut holders = Vec::with_capacity(claims.len());
+        for (claim, lease) in claims.iter().zip(leases) {
+            let id = self.host(claim.host);
+            let reported = claim.identity.as_ref().and_then(|identity| {
+                let stored = engines.next().flatten();
+                // Two hosts of this very process may be one engine under two addresses.
+                let first = *seen.entry(identity).or_insert(id);
+                stored.or_else(|| Some(first.to_owned()))
+            });
+            holders.push(match (text(lease), reported) {
+                (Some(lease), _) if !self.is_own(&lease) => Some(Holder::Agent(lease)),
+                (_, Some(other)) if other != id => Some(Holder::Host(other)),
+                _ => None,
+            });
+        }
+        Ok(holders)
+    }
+
+    /// The transaction that makes these hosts ours.
+    fn taking(&self, free: &[&Claim]) -> Transaction {
+        let limit = LEASE_MS.to_string();
+        let until = (self.now().as_secs() + LEASE_MS / 1000).to_string();
+        let mut alive = redis::cmd("ZADD");
+        alive.arg(self.keys.alive());
+        let mut body = Vec::new();
+        for claim in free {
+            let id = self.host(claim.host);
+            alive.arg(&until).arg(id);
+            if let Some(identity) = &claim.identity {
+                let key = self.keys.engine(identity);
+                body.push(plain(&["SET", &key, id, "PX", &limit]));
+            }
+        }
+        body.push(alive);
+        Transaction {
+            hosts: free.iter().map(|claim| claim.host).collect(),
+            body,
+            ..Transaction::default()
+        }
+    }
+
+    /// What the store holds of a host.
+    fn find(&mut self, host: EngineIndex) -> Result<Found, StoreError> {
+        let audit = self.read_audit(host)?;
+        let id = self.host(host);
+        let key = self.keys.host(id);
+        let replies = self.ask(&[
+            plain(&["SISMEMBER", &self.keys.hosts(), id]),
+            plain(&[
+                "HMGET",
+                &key,
+                field::STATUS,
+                field::ENGINE_ID,
+                field::LAST_UPDATE,
+            ]),
+            plain(&["GET", &self.keys.resume(id)]),
+        ])?;
+        let fields = items(&replies[1]);
+        let word = |at: usize| fields.get(at).and_then(text);
+        let updated = fields.get(2).and_then(number);
+        let now = self.now().as_secs();
+        let runs = if self.options.with_runs {
+            self.find_runs(&audit.running)?
+        } else {
+            Vec::new()
+        };
+        Ok(Found {
+            known: number(&replies[0]) == Some(1),
+            status: word(0).unwrap_or_default(),
+            engine_id: word(1).unwrap_or_default(),
+            age_s: updated.map(|updated| now.saturating_sub(updated.unsigned_abs())),
+            resume_ns: number(&replies[2]),
+            audit,
+            runs,
+        })
+    }
+
+    /// What ran according to the store; containers whose keys are gone are left out.
+    fn find_runs(&mut self, running: &[ContainerId]) -> Result<Vec<FoundRun>, StoreError> {
+        let mut runs = Vec::new();
+        for ids in running.chunks(CHUNK) {
+            let ask = ids.iter().map(|id| {
+                let key = self.keys.container(id.as_str());
+                plain(&["HMGET", &key, field::NAME, field::IMAGE, field::STARTED_AT])
+            });
+            let replies = self.ask(&ask.collect::<Vec<Cmd>>())?;
+            let found = ids.iter().zip(&replies);
+            runs.extend(found.filter_map(|(id, reply)| found_run(id, reply)));
+        }
+        Ok(runs)
+    }
+
+    /// What the store says of one host's containers.
+    pub(super) fn read_audit(&mut self, host: EngineIndex) -> Result<Audit, StoreError> {
+        let id = self.host(host);
+        let replies = self.ask(&[
+            plain(&["SMEMBERS", &self.keys.host_containers(id)]),
+            plain(&["SMEMBERS", &self.keys.host_stopped(id)]),
+            plain(&["HGETALL", &self.keys.names(id)]),
+            plain(&["HGETALL", &self.keys.manifest(id)]),
+            plain(&["SISMEMBER", &self.keys.hosts(), id]),
+            plain(&["EXISTS", &self.keys.host(id)]),
+        ])?;
+        let ids = |reply: &Value| -> Vec<ContainerId> {
+            texts(reply)
+                .iter()
+                .map(|id| ContainerId::from(id.as_str()))
+                .collect()
+        };
+        Ok(Audit {
+            running: ids(&replies[0]),
+            stopped: ids(&replies[1]),
+            names: pairs(&replies[2]),
+            manifest: pairs(&replies[3])
+                .into_iter()
+                .map(|(id, image)| (ContainerId::from(id.as_str()), image))
+                .collect(),
+            host: number(&replies[4]) == Some(1) && number(&replies[5]) == Some(1),
+        })
+    }
+}
+
+/// A container as its hash has it.
+fn found_run(id: &ContainerId, reply: &Value) -> Option<FoundRun> {
+    let fields = items(reply);
+    let word = |at: usize| fields.get(at).and_then(text);
+    Some(FoundRun {
+        id: id.clone(),
+        name: word(0)?.trim_start_matches('/').to_owned(),
+        image: word(1).unwrap_or_default(),
+        started_at: word(2).unwrap_or_default(),
+    })
+}
