@@ -51,9 +51,11 @@ pub fn run(config: Config) -> io::Result<ExitCode> {
     let engines = start_engines(&config, &door, &mut random, &mut stage)?;
     let writer = match &config.cache {
         None => None,
-        Some(cache) => Some(start_writer(&config, cache, boot, &door, &ended, &mut stage)?),
+        Some(cache) => Some(start_writer(
+            &config, cache, boot, &door, &ended, &mut stage,
+        )?),
     };
-    let notifier = Notifier::of_process();
+    let notifier = Arc::new(Notifier::of_process());
     let outlets = Outlets {
         readers: engines.0,
         syncers: engines.1,
@@ -66,7 +68,9 @@ pub fn run(config: Config) -> io::Result<ExitCode> {
     let body = move || {
         let _ = give_back.send(driver::run(core, inbox, outlets));
     };
-    stage.threads.push(threads::spawn_fatal("core", ended, body)?);
+    stage
+        .threads
+        .push(threads::spawn_fatal("core", ended, body)?);
     start_signals(door, notifier.clone())?;
     notifier.ready();
     Ok(wait(&ends, &back, stage))
@@ -93,7 +97,10 @@ impl Stage {
     }
 }
 
-type EngineOutlets = (Vec<Sender<crate::reader::Order>>, Vec<Sender<crate::syncer::Ask>>);
+type EngineOutlets = (
+    Vec<Sender<crate::reader::Order>>,
+    Vec<Sender<crate::syncer::Ask>>,
+);
 
 fn start_engines(
     config: &Config,
@@ -163,13 +170,17 @@ fn start_writer(
         target: cache.target.clone(),
         shown_url: cache.shown_url.clone(),
         prefix: cache.prefix.clone(),
-        hosts: config.engines.iter().map(|engine| engine.name.clone()).collect(),
+        hosts: config
+            .engines
+            .iter()
+            .map(|engine| engine.name.clone())
+            .collect(),
         ttl: config.update_interval * 3,
         interval: config.update_interval,
         stream_maxlen: cache.stream_maxlen,
         boot,
         with_runs: config.handlers.is_some(),
-        all: cache.all,
+        replay_max_age: config.replay_max_age,
     });
     let (request, requests) = bounded(1);
     let door = door.clone();
@@ -207,7 +218,7 @@ fn settings(config: &Config, seed: u64) -> Settings {
 }
 
 /// The thread `signals`. A second request to stop ends the process where it stands.
-fn start_signals(door: Door, notifier: Notifier) -> io::Result<()> {
+fn start_signals(door: Door, notifier: Arc<Notifier>) -> io::Result<()> {
     // A reader of our log that goes away must not take us with it.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGPIPE])?;
     threads::spawn("signals", move || {
@@ -234,12 +245,21 @@ fn wait(ends: &Receiver<Ended>, back: &Receiver<Outlets>, stage: Stage) -> ExitC
         return ExitCode::FAILURE;
     };
     let (Ok(outlets), None) = (back.try_recv(), &ended.panic) else {
-        log::error!("thread `{}` has ended; so does the agent, to be started anew", ended.name);
+        log::error!(
+            "thread `{}` has ended; so does the agent, to be started anew",
+            ended.name
+        );
         return ExitCode::FAILURE;
     };
     let deadline = Instant::now() + JOIN;
-    let Outlets { pool, .. } = outlets;
-    drop(stage.going);
+    let Outlets {
+        pool,
+        readers,
+        syncers,
+        writer,
+        notifier: _,
+    } = outlets;
+    drop((readers, syncers, writer, stage.going));
     for socket in &stage.sockets {
         socket.shut();
     }

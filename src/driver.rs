@@ -1,5 +1,6 @@
 //! The thread `core`: feeds the machine with inputs and the time, and carries its effects out. It waits for nothing but the inbox.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -30,7 +31,7 @@ pub struct Outlets {
     /// To the commands.
     pub pool: Option<Pool>,
     /// To the service manager.
-    pub notifier: Notifier,
+    pub notifier: Arc<Notifier>,
 }
 
 /// Runs the machine until it says that all is done; gives the outlets back, to be shut.
@@ -132,7 +133,10 @@ impl Outlets {
 /// Gives without waiting. The core counts what it has given, so a full channel is a fault of ours that must not pass unseen.
 fn give<T>(sender: &Sender<T>, item: T) {
     if let Err(error) = sender.try_send(item) {
-        assert!(!error.is_full(), "more was asked of a thread than it has room for");
+        assert!(
+            !error.is_full(),
+            "more was asked of a thread than it has room for"
+        );
     }
 }
 

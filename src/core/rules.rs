@@ -131,18 +131,6 @@ fn glob(text: &str) -> GlobMatcher {
     }
 }
 
-/// The name of an entry's variable for an engine: `ENGINE_FOO` for `foo`.
-pub fn engine_variable(name: &str) -> String {
-    let tail: String = name
-        .chars()
-        .map(|c| match c.is_ascii_alphanumeric() {
-            true => c.to_ascii_uppercase(),
-            false => '_',
-        })
-        .collect();
-    format!("ENGINE_{tail}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,10 +215,5 @@ mod tests {
         let well = event("container", "health_status: healthy");
         assert_eq!(ask(&rules, &well, "x").0, vec![0, 3]);
         assert_eq!(ask(&rules, &event("network", "connect"), "").0, vec![2, 3]);
-    }
-
-    #[test]
-    fn a_variable_has_only_letters_digits_and_underscores() {
-        assert_eq!(engine_variable("foo-1.b"), "ENGINE_FOO_1_B");
     }
 }

@@ -3,9 +3,8 @@
 use super::engine::Engine;
 use super::jobs::Waiting;
 use super::link::Tenancy;
-use super::rules::engine_variable;
 use super::{Core, Effect, Level, Settings, Site};
-use crate::model::{Event, Exit, Job, Run};
+use crate::model::{Event, Exit, Job, Run, engine_variable};
 use crate::store::RunRecord;
 
 /// The host's fields: those that move with every batch, or all of them. `constants` are the settings, the store's errors and the dropped jobs.

@@ -78,6 +78,7 @@ pub fn rows(bytes: &[u8]) -> Result<Vec<Row>, WireError> {
                     | "initialized"
                     | "stopped"
             ),
+            member: true,
         })
         .collect())
 }
