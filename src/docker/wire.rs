@@ -524,6 +524,7 @@ mod tests {
             let row = Row {
                 id: "abc".into(),
                 running,
+                member: true,
             };
             assert_eq!(rows(list.as_bytes()), Ok(vec![row]), "{state}");
         }
