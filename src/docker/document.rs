@@ -521,3 +521,339 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
         deserializer.deserialize_map(MembersVisitor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// dockerd 20.10.24, shortened.
+    const INSPECT: &str = r#"{"Id":"6830810d","Created":"2026-11-22T13:03:02.496301405Z","Args":["1000"],"State":{"Status":"running","Running":true,"Paused":false,"Pid":19639,"ExitCode":0,"Error":"","StartedAt":"2026-11-22T13:03:02.893254447Z","Health":{"Status":"healthy","FailingStreak":0,"Log":[{"End":"2026","ExitCode":0,"Output":"{"}]}},"Name":"/web-1","RestartCount":0,"ExecIDs":["b2c4"],"HostConfig":{"Binds":null,"LogConfig":{"Type":"splunk","Config":{"splunk-token":"hunter2","tag":"x"}},"Memory":9007199254740993,"CpuQuota":1e3},"GraphDriver":{},"Mounts":[],"Config":{"Hostname":"6830810d2164","Env":["URL=postgres://u:pa$$w@db:5432/x?a=<b>&c","JSON={\"a\":\"b\\\\c\"}","DB_PASSWORD=hunter2","EMPTY_TOKEN=","TOKEN"],"Cmd":["/bin/sleep","1000"],"Image":"web:1","Labels":{"exitCode":"9","web.token":"a\"b","x":"{\"u\":\"http://me:secret@h/\"}"}},"NetworkSettings":{"Ports":{"80/tcp":[{"HostPort":"32768"}]},"IPAddress":"172.17.0.2","Networks":{"bridge":{"IPAddress":"172.17.0.2"}}}}
+"#;
+
+    fn masker() -> Masker {
+        let patterns: Vec<String> = DEFAULT_SECRETS.iter().map(|p| p.to_string()).collect();
+        Masker::new(&patterns).expect("the patterns are sound")
+    }
+
+    fn decoded(text: &str) -> Document {
+        document(text.as_bytes(), &masker()).expect("it decodes")
+    }
+
+    fn field<'a>(document: &'a Document, name: &str) -> Option<&'a str> {
+        let mut fields = document.fields.iter();
+        fields
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| &**value)
+    }
+
+    #[test]
+    fn an_inspect_is_flattened_masked_and_kept_in_order() {
+        let document = decoded(INSPECT);
+        let expected = [
+            ("id", "6830810d"),
+            ("created", "2026-11-22T13:03:02.496301405Z"),
+            ("args", r#"["1000"]"#),
+            ("state_status", "running"),
+            ("state_running", "true"),
+            ("state_paused", "false"),
+            ("state_pid", "19639"),
+            ("state_exitcode", "0"),
+            ("state_error", ""),
+            ("state_startedat", "2026-11-22T13:03:02.893254447Z"),
+            ("state_health", r#"{"Status":"healthy","FailingStreak":0}"#),
+            ("name", "/web-1"),
+            ("restartcount", "0"),
+            (
+                "hostconfig_logconfig",
+                r#"{"Type":"splunk","Config":{"splunk-token":"***","tag":"x"}}"#,
+            ),
+            ("hostconfig_memory", "9007199254740993"),
+            ("hostconfig_cpuquota", "1e3"),
+            ("mounts", "[]"),
+            ("config_hostname", "6830810d2164"),
+            (
+                "config_env",
+                r#"["URL=postgres://u:***@db:5432/x?a=<b>&c","JSON={\"a\":\"b\\\\c\"}","DB_PASSWORD=***","EMPTY_TOKEN=","TOKEN"]"#,
+            ),
+            ("config_cmd", r#"["/bin/sleep","1000"]"#),
+            ("config_image", "web:1"),
+            (
+                "config_labels",
+                r#"{"exitCode":"9","web.token":"***","x":"{\"u\":\"http://me:***@h/\"}"}"#,
+            ),
+            (
+                "networksettings_ports",
+                r#"{"80/tcp":[{"HostPort":"32768"}]}"#,
+            ),
+            ("networksettings_ipaddress", "172.17.0.2"),
+            (
+                "networksettings_networks",
+                r#"{"bridge":{"IPAddress":"172.17.0.2"}}"#,
+            ),
+        ];
+        let fields = document.fields.iter();
+        let fields: Vec<_> = fields.map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(fields, expected);
+        let summary = Summary {
+            name: "web-1".into(),
+            image: "web:1".into(),
+            running: true,
+            started_at: "2026-11-22T13:03:02.893254447Z".into(),
+            exit_code: 0,
+            labels_lie: true,
+        };
+        assert_eq!(document.summary, summary);
+    }
+
+    #[test]
+    fn the_json_is_the_answer_but_for_what_is_masked_and_volatile() {
+        let expected = INSPECT
+            .trim_end()
+            .replace(r#","Log":[{"End":"2026","ExitCode":0,"Output":"{"}]"#, "")
+            .replace(r#","ExecIDs":["b2c4"]"#, "")
+            .replace("hunter2", "***")
+            .replace("pa$$w", "***")
+            .replace(r#"a\"b"#, "***")
+            .replace("me:secret@", "me:***@");
+        assert_eq!(decoded(INSPECT).json, expected);
+    }
+
+    #[test]
+    fn without_patterns_nothing_is_masked() {
+        let open = Masker::new(&[]).expect("none is wrong");
+        let document = document(INSPECT.as_bytes(), &open).expect("it decodes");
+        for secret in ["DB_PASSWORD=hunter2", "u:pa$$w@db", r#""web.token":"a\"b""#] {
+            assert!(document.json.contains(secret), "{secret}");
+        }
+    }
+
+    #[test]
+    fn checks_and_execs_do_not_change_the_digest_and_all_else_does() {
+        let digest = |text: &str| decoded(text).digest;
+        let checked = INSPECT.replace(r#""Output":"{""#, r#""Output":"fine""#);
+        assert_eq!(
+            digest(INSPECT),
+            digest(&checked.replace(r#"["b2c4"]"#, "null"))
+        );
+        assert_ne!(digest(INSPECT), digest(&INSPECT.replace("19639", "19640")));
+        assert_ne!(
+            digest(INSPECT),
+            digest(&INSPECT.replace("\"healthy", "\"unhealthy"))
+        );
+    }
+
+    #[test]
+    fn white_space_between_tokens_does_not_count() {
+        let value: serde_json::Value = serde_json::from_str(INSPECT).expect("it is JSON");
+        let wide = serde_json::to_string_pretty(&value).expect("it is a value");
+        let narrow = value.to_string();
+        assert_eq!(decoded(&wide), decoded(&narrow));
+    }
+
+    #[test]
+    fn the_address_is_found_where_newer_engines_keep_it() {
+        let with =
+            |settings: &str| decoded(&format!(r#"{{"Id":"a","NetworkSettings":{settings}}}"#));
+        let networks = r#""Networks":{"a":{"IPAddress":""},"b":null,"c":{"IPAddress":"10.0.0.2"},"d":{"IPAddress":"10.0.0.3"}}"#;
+        for top in ["", r#""IPAddress":"","#, r#""IPAddress":null,"#] {
+            let document = with(&format!("{{{top}{networks}}}"));
+            assert_eq!(
+                field(&document, "networksettings_ipaddress"),
+                Some("10.0.0.2"),
+                "{top}"
+            );
+            assert_eq!(
+                document.json.contains(r#""IPAddress":"","#),
+                !top.is_empty() && !top.contains("null")
+            );
+        }
+        let late = with(&format!(r#"{{{networks},"IPAddress":"","Z":""}}"#));
+        assert_eq!(field(&late, "networksettings_ipaddress"), Some("10.0.0.2"));
+        assert_eq!(field(&late, "networksettings_z"), Some(""));
+        let own = with(&format!(r#"{{"IPAddress":"10.9.9.9",{networks}}}"#));
+        assert_eq!(field(&own, "networksettings_ipaddress"), Some("10.9.9.9"));
+        let none = with(r#"{"Networks":{"host":{"IPAddress":""}}}"#);
+        assert_eq!(field(&none, "networksettings_ipaddress"), None);
+        let odd = with(r#"{"IPAddress":"","Networks":[1]}"#);
+        assert_eq!(field(&odd, "networksettings_ipaddress"), Some(""));
+    }
+
+    #[test]
+    fn a_name_stands_once_with_its_last_value() {
+        let document = decoded(r#"{"Id":"a","A_B":1,"a":{"b":2,"B":3},"C":4,"Id":"b"}"#);
+        let expected = [("a_b", "3"), ("c", "4"), ("id", "b")];
+        let fields = document.fields.iter();
+        let fields: Vec<_> = fields.map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn what_runs_is_what_docker_lists() {
+        for (state, runs) in [
+            (r#"{"Running":true,"Paused":true}"#, true),
+            (r#"{"Running":false,"Paused":true}"#, true),
+            (r#"{"Running":false,"Restarting":true}"#, true),
+            (r#"{"Running":false,"Dead":true,"ExitCode":137}"#, false),
+            ("null", false),
+        ] {
+            let document = decoded(&format!(r#"{{"Id":"a","State":{state}}}"#));
+            assert_eq!(document.summary.running, runs, "{state}");
+            assert_eq!(
+                document.summary.exit_code,
+                if state.contains("137") { 137 } else { 0 }
+            );
+            assert!(!document.summary.labels_lie);
+        }
+    }
+
+    #[test]
+    fn names_of_secrets_are_known_in_any_spelling() {
+        let masker = masker();
+        for name in [
+            "MYSQL_ROOT_PASSWORD",
+            "password",
+            "DbPasswd",
+            "AWS_SECRET_ACCESS_KEY",
+            "api-key",
+            "apikey",
+            "ssl.key",
+            "GITHUB_TOKEN",
+            "splunk-token",
+            "SMTP_PASS",
+            "MYSQL_PWD",
+            "CREDENTIALS_FILE",
+            "traefik.http.middlewares.a.basicauth.users",
+        ] {
+            assert!(masker.is_secret(name), "{name}");
+        }
+        for name in [
+            "PATH",
+            "PWD",
+            "KEYMAP",
+            "MONKEY",
+            "COMPASS",
+            "maintainer",
+            "AUTHOR",
+            "",
+        ] {
+            assert!(!masker.is_secret(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_patterns_are_all_named() {
+        let patterns = ["ok*", "[", "{a"].map(String::from);
+        let error = Masker::new(&patterns).unwrap_err();
+        let lines: Vec<_> = error.lines().collect();
+        assert!(
+            lines[0].starts_with("failed to read pattern `[`: "),
+            "{error}"
+        );
+        assert!(
+            lines[1].starts_with("failed to read pattern `{a`: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn passwords_in_urls_are_masked_and_nothing_else() {
+        for (text, masked) in [
+            ("redis://:pw@h", "redis://:***@h"),
+            ("a=amqp://u:p@ss@h/v b", "a=amqp://u:***@h/v b"),
+            (
+                "redis://:p1@h1,redis://:p2@h2",
+                "redis://:***@h1,redis://:***@h2",
+            ),
+            (
+                "mongodb://u:p@h1:1,h2:2/d?x=y@z",
+                "mongodb://u:***@h1:1,h2:2/d?x=y@z",
+            ),
+            ("amqp://u:p/w@h", "amqp://u:***@h"),
+            ("amqp://u:p#w?@h/x", "amqp://u:***@h/x"),
+            (r"http://u:p\u0026w@h", "http://u:***@h"),
+            (r"http://u:p\\w@h", "http://u:***@h"),
+            (r#"\"http://h\",\"a:b@c\""#, r#"\"http://h\",\"a:b@c\""#),
+            (r"http://h\na:b@c", r"http://h\na:b@c"),
+            ("http://h:80/a:b@c", "http://h:80/a:b@c"),
+            ("http://[::1]:80/a@c", "http://[::1]:80/a@c"),
+            ("http://h/a:b@c", "http://h/a:b@c"),
+            ("ssh://git@h:o/r", "ssh://git@h:o/r"),
+            ("http://u:@h", "http://u:@h"),
+            ("image@sha256:abc://", "image@sha256:abc://"),
+            ("http://ü:ä@ö", "http://ü:***@ö"),
+            ("u:p@h", "u:p@h"),
+        ] {
+            assert_eq!(without_url_passwords(text), masked, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_inspect_is_told_without_its_content() {
+        for text in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            r#"{"Id":"a","Name":"hunter2""#,
+            r#"{"Id":"a"} hunter2"#,
+        ] {
+            let error = document(text.as_bytes(), &masker()).unwrap_err();
+            assert!(
+                error.text.starts_with("failed to decode inspect: "),
+                "{error}"
+            );
+            assert!(!error.text.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn depth_costs_no_stack() {
+        let deep = "[".repeat(200_000) + &"]".repeat(200_000);
+        let text = format!(
+            r#"{{"Id":"a","HostConfig":{{"LogConfig":{deep}}},"Config":{{"Env":{deep}}}}}"#
+        );
+        assert_eq!(decoded(&text).json, text);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_bring_it_down(bytes: Vec<u8>) {
+            let _ = document(&bytes, &masker());
+        }
+
+        #[test]
+        fn no_bent_inspect_brings_it_down(at in 0..INSPECT.len(), byte: u8, cut in 0..INSPECT.len()) {
+            let mut bent = INSPECT.as_bytes().to_vec();
+            bent[at] = byte;
+            let masker = masker();
+            let _ = document(&bent[..cut], &masker);
+            if let Ok(document) = document(&bent, &masker) {
+                let read: Result<serde_json::Value, _> = serde_json::from_str(&document.json);
+                prop_assert!(read.is_ok(), "{}", document.json);
+            }
+        }
+
+        /// Whatever a secret consists of, none of it passes.
+        #[test]
+        fn no_secret_passes(secret in "\\PC{0,12}", tail in "[^*\\\\]{1,3}") {
+            let secret = format!("S3CR{secret}{tail}");
+            let quoted = serde_json::json!({"Id": "a", "Config": {
+                "Env": [format!("DB_PASSWORD={secret}")],
+                "Labels": {"my.token": &secret, "z": ""},
+            }});
+            let document = decoded(&quoted.to_string());
+            prop_assert!(!document.json.contains("S3CR"), "{}", document.json);
+            let env = field(&document, "config_env");
+            prop_assert_eq!(env, Some("[\"DB_PASSWORD=***\"]"));
+        }
+
+        #[test]
+        fn urls_of_any_sort_do_no_harm(text in "(://|[:@/?#\"\\\\u\\PC0a ]){0,20}") {
+            let quoted = serde_json::json!({"Id": &text, "Z": "z"}).to_string();
+            let masked = without_url_passwords(&quoted);
+            let read: serde_json::Value = serde_json::from_str(&masked).expect("it stays JSON");
+            prop_assert_eq!(&read["Z"], "z");
+        }
+    }
+}
