@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redis::Value;
+use ::redis::Value;
 
 use super::encode::plain;
 use super::link::{Link, text, texts};
