@@ -2,9 +2,7 @@
 //!
 //! A round trip is `MULTI`, the leases' new values, the commands, `EXEC`, and behind it `WATCH`, `MGET` of the leases and `TIME`, which arm the next
 //! one. Before a transaction the values read when it was armed must be what we wrote last; from then on Redis itself refuses the `EXEC` when
-//! a lease was written by anybody else, ran out, or was flushed. After a transaction whose reply was lost an old connection may, in theory, still
-//! deliver it late: then it either meets a lease that was written since and is refused, or makes our next transaction see a lease that is not
-//! what we wrote last, and the host is compared from the start.
+//! a lease was written by anybody else, ran out, or was flushed.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -27,7 +25,7 @@ pub(super) const LEASE_MS: u64 = 10_000;
 const WATCH_ALL: usize = 64;
 
 /// How often a transaction is tried that was refused although no lease changed hands.
-const TRIES: usize = 3;
+pub(super) const TRIES: usize = 5;
 
 /// A transaction under the leases of some hosts (or of none: then whoever asks has set watches of its own).
 #[derive(Default)]
@@ -302,12 +300,15 @@ impl RedisStore {
         let mut replies = Vec::with_capacity(commands.len());
         let mut refusal: Option<(ServerError, &Cmd)> = None;
         for command in commands {
-            match self.receive()? {
-                Value::ServerError(error) => {
+            match self.receive() {
+                Ok(Value::ServerError(error)) => {
                     refusal.get_or_insert((error, command));
                     replies.push(Value::Nil);
                 }
-                reply => replies.push(reply),
+                Ok(reply) => replies.push(reply),
+                // Redis says why before it closes.
+                Err(_) if refusal.is_some() => break,
+                Err(error) => return Err(error),
             }
         }
         match refusal {

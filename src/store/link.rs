@@ -3,7 +3,6 @@
 //! Of the `redis` crate this takes the encoder and the parser. Its own connection limits each read and not the request, so that a slow server
 //! could hold us for as many limits as there are replies, and it hides why a login was refused.
 
-use std::error::Error as _;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
@@ -46,23 +45,18 @@ impl Link {
 
     /// Sends encoded commands.
     pub(super) fn send(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), Trouble> {
-        let stream = &self.stream;
-        Timed { stream, deadline }
-            .write_all(bytes)
-            .map_err(Trouble::Io)
+        let sent = Timed::new(&self.stream, deadline).write_all(bytes);
+        sent.map_err(Trouble::Io)
     }
 
     /// Waits for the next reply.
     pub(super) fn receive(&mut self, deadline: Instant) -> Result<Value, Trouble> {
-        let stream = &self.stream;
-        let reply = self.parser.parse_value(Timed { stream, deadline });
-        reply.map_err(|error| match error.source() {
-            Some(cause) if error.is_io_error() => Trouble::Io(
-                cause
-                    .downcast_ref::<io::Error>()
-                    .map_or_else(|| io::ErrorKind::Other.into(), |cause| cause.kind().into()),
-            ),
-            _ => Trouble::Foreign,
+        let mut stream = Timed::new(&self.stream, deadline);
+        let reply = self.parser.parse_value(&mut stream);
+        reply.map_err(|error| match stream.failure {
+            Some(failure) => Trouble::Io(failure),
+            None if error.is_io_error() => Trouble::Io(io::ErrorKind::UnexpectedEof.into()),
+            None => Trouble::Foreign,
         })
     }
 }
@@ -110,34 +104,55 @@ fn connect_tcp(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> 
 struct Timed<'a> {
     stream: &'a Stream,
     deadline: Instant,
+    /// Why the last read failed: the parser's own error hides it.
+    failure: Option<io::Error>,
+}
+
+impl<'a> Timed<'a> {
+    fn new(stream: &'a Stream, deadline: Instant) -> Self {
+        Timed {
+            stream,
+            deadline,
+            failure: None,
+        }
+    }
 }
 
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let limit = Some(left(self.deadline)?);
-        let count = match self.stream {
-            Stream::Tcp(stream) => stream
-                .set_read_timeout(limit)
-                .and_then(|()| (&*stream).read(buffer)),
-            Stream::Unix(stream) => stream
-                .set_read_timeout(limit)
-                .and_then(|()| (&*stream).read(buffer)),
-        };
-        count.map_err(timed_out)
+        let count = left(self.deadline).and_then(|limit| match self.stream {
+            Stream::Tcp(stream) => {
+                stream.set_read_timeout(Some(limit))?;
+                (&*stream).read(buffer)
+            }
+            Stream::Unix(stream) => {
+                stream.set_read_timeout(Some(limit))?;
+                (&*stream).read(buffer)
+            }
+        });
+        count.map_err(|error| {
+            let error = timed_out(error);
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                self.failure = Some(error);
+            }
+            kind.into()
+        })
     }
 }
 
 impl Write for Timed<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let limit = Some(left(self.deadline)?);
-        let count = match self.stream {
-            Stream::Tcp(stream) => stream
-                .set_write_timeout(limit)
-                .and_then(|()| (&*stream).write(buffer)),
-            Stream::Unix(stream) => stream
-                .set_write_timeout(limit)
-                .and_then(|()| (&*stream).write(buffer)),
-        };
+        let count = left(self.deadline).and_then(|limit| match self.stream {
+            Stream::Tcp(stream) => {
+                stream.set_write_timeout(Some(limit))?;
+                (&*stream).write(buffer)
+            }
+            Stream::Unix(stream) => {
+                stream.set_write_timeout(Some(limit))?;
+                (&*stream).write(buffer)
+            }
+        });
         count.map_err(timed_out)
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, Value};
 
 use super::encode::{Encoder, plain};
-use super::fence::{LEASE_MS, Pending, REQUEST_LIMIT, Ran, Transaction};
+use super::fence::{LEASE_MS, Pending, REQUEST_LIMIT, Ran, TRIES, Transaction};
 use super::keys::{Keys, field};
 use super::link::{Link, number, text, texts};
 use super::{
@@ -162,35 +162,67 @@ impl RedisStore {
         }
     }
 
-    /// Which hosts are still ours, and whether the transaction ran whose reply was lost.
+    /// Which hosts are ours no more, and whether the transaction ran whose reply was lost.
     fn recall(&mut self) -> Result<(Option<bool>, Vec<EngineIndex>), StoreError> {
-        let hosts: Vec<_> = self.held.keys().copied().collect();
-        self.arm(&hosts)?;
-        let mut ran = None;
-        if let Some(pending) = self.pending.take() {
-            for host in &pending.hosts {
-                let read = self.armed.get(host).cloned().flatten();
-                let Some(hold) = self.held.get_mut(host) else {
-                    continue;
-                };
-                if read.as_ref() == Some(&pending.lease) {
-                    ran = Some(true);
-                    hold.lease.clone_from(&pending.lease);
-                } else if read.as_ref() == Some(&hold.lease) {
-                    ran = ran.or(Some(false));
-                }
-            }
-            ran = ran.filter(|_| pending.report);
-        }
-        let Fenced { lost, held } = self.sort(&hosts);
-        let mut lost: Vec<_> = lost
-            .into_iter()
-            .chain(held.into_iter().map(|(host, _)| host))
-            .chain(std::mem::take(&mut self.spoilt))
-            .collect();
+        let pending = self.pending.take();
+        let mut lost = std::mem::take(&mut self.spoilt);
+        let ran = self.judge(pending.as_ref(), &mut lost);
         lost.sort_unstable();
         lost.dedup();
-        Ok((ran, lost))
+        match ran {
+            Ok(ran) => Ok((ran, lost)),
+            Err(error) => {
+                self.pending = pending;
+                self.spoilt = lost;
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads all leases back. The old connection's bytes may still be on their way, or half read: the leases are written anew, which makes Redis refuse
+    /// what comes late, and the answer final.
+    fn judge(
+        &mut self,
+        pending: Option<&Pending>,
+        lost: &mut Vec<EngineIndex>,
+    ) -> Result<Option<bool>, StoreError> {
+        for _ in 0..TRIES {
+            let hosts: Vec<_> = self.held.keys().copied().collect();
+            self.arm(&hosts)?;
+            let ran = pending.and_then(|pending| self.compare(pending));
+            let fenced = self.sort(&hosts);
+            lost.extend(fenced.lost);
+            lost.extend(fenced.held.iter().map(|(host, _)| *host));
+            let Some(pending) = pending.filter(|_| !self.held.is_empty()) else {
+                return Ok(ran);
+            };
+            let renewal = Transaction {
+                hosts: self.held.keys().copied().collect(),
+                ..Transaction::default()
+            };
+            if self.transact(&renewal)?.is_some() {
+                return Ok(ran.filter(|_| pending.report));
+            }
+        }
+        Err(self.contended())
+    }
+
+    /// Did this transaction run, by the leases as they were read?
+    fn compare(&mut self, pending: &Pending) -> Option<bool> {
+        let mut ran = None;
+        for host in &pending.hosts {
+            let read = self.armed.get(host).cloned().flatten();
+            let Some(hold) = self.held.get_mut(host) else {
+                continue;
+            };
+            if read.as_ref() == Some(&pending.lease) {
+                ran = Some(true);
+                hold.lease.clone_from(&pending.lease);
+            } else if read.as_ref() == Some(&hold.lease) {
+                ran = ran.or(Some(false));
+            }
+        }
+        ran
     }
 
     /// Takes images out of the set of all whose last host left; `counts` are the sizes of their `:hosts`, read under a watch.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use redis::{Cmd, Value};
 
 use super::encode::plain;
-use super::fence::{LEASE_MS, Transaction};
+use super::fence::{LEASE_MS, TRIES, Transaction};
 use super::keys::field;
 use super::link::{items, number, pairs, text, texts};
 use super::redis::RedisStore;
@@ -15,9 +15,6 @@ use crate::model::{ContainerId, EngineIndex};
 
 /// The most hosts that are taken by one transaction.
 const CLAIMS: usize = 64;
-
-/// How often a transaction is tried before it is said that somebody else is always faster.
-const TRIES: usize = 5;
 
 /// The most containers that are asked for in one round trip.
 const CHUNK: usize = 500;
