@@ -80,8 +80,13 @@ pub enum Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Holder::Agent(lease) => write!(f, "another agent (lease `{lease}`) reports this host id"),
-            Holder::Host(host) => write!(f, "this engine is reported under the host id `{host}` already"),
+            Holder::Agent(lease) => {
+                write!(f, "another agent (lease `{lease}`) reports this host id")
+            }
+            Holder::Host(host) => write!(
+                f,
+                "this engine is reported under the host id `{host}` already"
+            ),
         }
     }
 }
