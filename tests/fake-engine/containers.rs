@@ -195,7 +195,7 @@ impl Container {
                         .contains(value.trim_start_matches(['^', '/']))
                 }),
                 "status" => values.iter().any(|value| self.status.word() == value),
-                "health" => values.iter().any(|value| self.health == *value),
+                "health" => values.contains(&self.health),
                 "label" => values.iter().all(|value| match value.split_once('=') {
                     Some((label, wanted)) => {
                         self.spec.labels.get(label).map(String::as_str) == Some(wanted)

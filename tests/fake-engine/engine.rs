@@ -153,15 +153,8 @@ impl Engine {
 
     /// Its process ends by itself.
     pub fn die(&self, id: &str, exit_code: i64) {
-        let (networks, remove) = self.change(id, |container, now_ns| {
-            container.end(exit_code, now_ns);
-            (container.networks.clone(), container.spec.auto_remove)
-        });
-        self.emit(id, "die", &[("exitCode", &exit_code.to_string())]);
-        for network in networks {
-            self.emit_network(id, "disconnect", &network);
-        }
-        if remove {
+        self.end(id, exit_code);
+        if self.change(id, |container, _| container.spec.auto_remove) {
             self.destroy(id);
         }
     }
@@ -180,9 +173,11 @@ impl Engine {
         }
     }
 
-    /// `docker restart`.
+    /// `docker restart`; one that is removed when it dies stays.
     pub fn restart_container(&self, id: &str) {
-        self.stop(id);
+        self.emit(id, "kill", &[("signal", "15")]);
+        self.end(id, 143);
+        self.emit(id, "stop", &[]);
         self.start(id);
         self.emit(id, "restart", &[]);
     }
@@ -495,6 +490,17 @@ impl Engine {
             }
         });
         *self.acceptor.lock().unwrap_or_else(PoisonError::into_inner) = Some(acceptor);
+    }
+
+    fn end(&self, id: &str, exit_code: i64) {
+        let networks = self.change(id, |container, now_ns| {
+            container.end(exit_code, now_ns);
+            container.networks.clone()
+        });
+        self.emit(id, "die", &[("exitCode", &exit_code.to_string())]);
+        for network in networks {
+            self.emit_network(id, "disconnect", &network);
+        }
     }
 
     fn change<T>(&self, id: &str, change: impl FnOnce(&mut Container, i64) -> T) -> T {

@@ -55,13 +55,16 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Listens; answers as well where exactly. A socket's file that was left there is replaced.
+    /// Listens; answers as well where exactly. A socket's file that was left there is replaced, unless somebody still answers on it.
     pub fn bind(place: &Place) -> io::Result<(Listener, Place)> {
         match place {
             Place::Unix(path) => {
-                match std::fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
+                match UnixStream::connect(path) {
+                    Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        std::fs::remove_file(path)?;
+                    }
+                    Err(_) => {}
                 }
                 Ok((Listener::Unix(UnixListener::bind(path)?), place.clone()))
             }
