@@ -1,1 +1,8 @@
-fn main() {}
+//! Tests of the whole, against real engines, real Redis servers and a fake engine that misbehaves; one module a concern.
+
+#[path = "../fake-engine/engine.rs"]
+mod engine;
+
+mod fake_engine;
+mod kit;
+mod kit_itself;

@@ -1,0 +1,344 @@
+//! The helpers do what their names say: a fault that is never injected proves nothing.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use redis::RedisResult;
+
+use crate::engine::Engine;
+use crate::engine::containers::Spec;
+use crate::engine::http::Place;
+use crate::kit::docker::{Dockerd, Machine};
+use crate::kit::http::{Stream, get};
+use crate::kit::need::need;
+use crate::kit::oracle::{self, Host};
+use crate::kit::proxy::{Proxy, Way};
+use crate::kit::redis::{Redis, ask};
+use crate::kit::{seconds, wait_until};
+
+#[test]
+fn redis_is_killed_frozen_flushed_and_comes_back_with_its_dump() {
+    need!(redis);
+    let mut redis = Redis::start();
+    redis.query::<()>(&["SET", "a", "1"]);
+    redis.save();
+    redis.query::<()>(&["SET", "b", "2"]);
+    redis.kill9();
+    assert_eq!(redis.dump(), "it does not answer\n");
+    redis.restart();
+    assert_eq!(redis.keys(""), BTreeSet::from(["a".into()]));
+    redis.flush();
+    assert!(redis.keys("").is_empty());
+    redis.restart_empty();
+    assert!(redis.keys("").is_empty());
+
+    let mut connection = redis.connect();
+    connection
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    redis.freeze();
+    let answer: RedisResult<String> = ask(&mut connection, &["PING"]);
+    assert!(answer.is_err_and(|error| error.is_timeout()));
+    redis.thaw();
+    assert_eq!(redis.query::<String>(&["PING"]), "PONG");
+    assert!(
+        redis::Client::open(redis.socket_url())
+            .unwrap()
+            .get_connection()
+            .is_ok()
+    );
+}
+
+#[test]
+fn the_wire_to_redis_stalls_cuts_and_loses_replies() {
+    need!(redis);
+    let redis = Redis::start();
+    let proxy = Proxy::tcp(&redis.url());
+    let connect = || {
+        let connection = redis::Client::open(proxy.redis_url())
+            .unwrap()
+            .get_connection()
+            .unwrap();
+        connection
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        connection
+    };
+    let mut connection = connect();
+    proxy.slice(true);
+    let _: () = ask(&mut connection, &["SET", "a", "1"]).unwrap();
+    proxy.slice(false);
+
+    proxy.lose(Way::Replies, true);
+    let answer: RedisResult<()> = ask(&mut connection, &["SET", "a", "2"]);
+    assert!(answer.is_err(), "the reply is lost");
+    assert_eq!(
+        redis.query::<String>(&["GET", "a"]),
+        "2",
+        "and the command was carried out"
+    );
+    proxy.lose(Way::Replies, false);
+
+    let mut connection = connect();
+    proxy.stall(Way::Requests, true);
+    let answer: RedisResult<()> = ask(&mut connection, &["SET", "a", "3"]);
+    assert!(answer.is_err());
+    assert_eq!(
+        redis.query::<String>(&["GET", "a"]),
+        "2",
+        "the command waits on the wire"
+    );
+    proxy.stall(Way::Requests, false);
+    wait_until(seconds(5), "the command arrives", || {
+        redis.query::<String>(&["GET", "a"]) == "3"
+    });
+
+    let mut connection = connect();
+    proxy.cut_after(Way::Replies, 3);
+    let answer: RedisResult<String> = ask(&mut connection, &["PING"]);
+    assert!(
+        answer.is_err_and(|error| !error.is_timeout()),
+        "the reply is cut in the middle"
+    );
+    assert_eq!(
+        ask::<String>(&mut connect(), &["PING"]).unwrap(),
+        "PONG",
+        "once"
+    );
+    proxy.refuse(true);
+    let refused = redis::Client::open(proxy.redis_url()).unwrap();
+    let answer = refused
+        .get_connection()
+        .and_then(|mut connection| ask::<()>(&mut connection, &["PING"]));
+    assert!(answer.is_err());
+}
+
+#[test]
+fn the_wire_to_an_engine_carries_streams() {
+    let engine = Engine::listen(&Place::Tcp("127.0.0.1:0".into())).unwrap();
+    let proxy = Proxy::unix(&engine.url());
+    let mut stream = Stream::open(proxy.place(), "/v1.41/events");
+    wait_until(seconds(5), "the stream is subscribed", || {
+        engine.subscribers() == 1
+    });
+    let id = engine.run(Spec::named("a"));
+    assert_eq!(
+        stream.actions_until("start"),
+        ["create", "connect", "start"]
+    );
+    proxy.cut();
+    assert!(stream.event().is_none());
+    wait_until(seconds(5), "the engine sees the cut", || {
+        engine.subscribers() == 0
+    });
+    let path = format!("/v1.41/containers/{id}/json");
+    assert_eq!(get(proxy.place(), &path).json()["Id"], *id);
+}
+
+#[test]
+fn a_private_engine_is_killed_and_comes_back_with_its_containers() {
+    need!(dockerd);
+    let mut dockerd = Dockerd::live_restore();
+    let id = dockerd.run("a", &[], &[]);
+    let doomed = dockerd.run("b", &[], &[]);
+    assert_eq!(
+        dockerd.docker.running(),
+        BTreeSet::from([id.clone(), doomed.clone()])
+    );
+    let pid = dockerd.pid_of(&doomed);
+    dockerd.kill9();
+    assert!(dockerd.docker.try_docker(&["ps"]).is_err());
+    dockerd.kill_container(pid);
+    dockerd.restart();
+    assert_eq!(
+        dockerd.docker.running(),
+        BTreeSet::from([id.clone()]),
+        "live-restore keeps one"
+    );
+
+    let mut stream = Stream::open(&dockerd.docker.place(), "/v1.41/events");
+    dockerd.docker.docker(&["kill", &id]);
+    assert_eq!(stream.actions_until("die"), ["kill", "die"]);
+    dockerd.freeze();
+    let place = dockerd.docker.place();
+    assert!(place.connect().is_ok(), "a frozen engine accepts");
+    dockerd.thaw();
+    assert_eq!(get(&place, "/_ping").body, "OK");
+}
+
+#[test]
+fn the_machines_engine_is_left_as_it_was() {
+    need!(docker);
+    let machine = Machine::get();
+    let prefix = machine.docker.prefix.clone();
+    let network = machine.network("net");
+    let id = machine.docker.run("a", &["--network", &network], &[]);
+    assert_eq!(machine.docker.own_running(), BTreeSet::from([id.clone()]));
+    let row = get(
+        &machine.docker.place(),
+        &format!("/v1.24/containers/{id}/json"),
+    )
+    .json();
+    assert_eq!(row["Name"], format!("/{prefix}a"));
+    let url = machine.docker.url.clone();
+    drop(machine);
+    for list in [["ps", "-a"], ["images", "-a"], ["network", "ls"]] {
+        let args = [["-H", &url], list].concat();
+        let left = crate::kit::process::run("docker", &args);
+        assert!(!left.contains(&prefix), "{left}");
+    }
+}
+
+/// Writes what an agent would have to write for one host with one container, as DESIGN names it.
+fn write_one_host(redis: &Redis, id: &str) {
+    let image = "busybox:latest";
+    let json = format!(
+        r#"{{"Id":"{id}","Name":"/a","State":{{"Status":"running","StartedAt":"x"}},"Config":{{"Image":"{image}"}}}}"#
+    );
+    let container = format!("d:containers:{id}");
+    let commands: [&[&str]; 16] = [
+        &["SADD", "d:hosts", "h"],
+        &[
+            "HSET",
+            "d:hosts:h",
+            "containers_running",
+            "1",
+            "docker_version",
+            "x",
+            "last_update",
+            "1",
+            "update_interval",
+            "120",
+            "status",
+            "up",
+            "docker_url",
+            "x",
+            "engine_id",
+            "x",
+            "api_version",
+            "x",
+            "os",
+            "x",
+            "kernel",
+            "x",
+            "architecture",
+            "x",
+            "agent_version",
+            "x",
+        ],
+        &["SADD", "d:hosts:h:containers", id],
+        &["HSET", "d:hosts:h:names", "a", id],
+        &["HSET", "d:hosts:h:manifest", id, image],
+        &["SET", "d:hosts:h:lease", "b:1", "PX", "10000"],
+        &["SET", "d:engines:x@x", "h", "PX", "10000"],
+        &["ZADD", "d:alive", "1", "h"],
+        &["SADD", "d:containers", id],
+        &[
+            "HSET",
+            &container,
+            "id",
+            id,
+            "host",
+            "h",
+            "name",
+            "/a",
+            "config_image",
+            image,
+            "state_status",
+            "running",
+            "state_startedat",
+            "x",
+        ],
+        &["SET", &format!("{container}:json"), &json, "EX", "360"],
+        &["SADD", "d:images", image],
+        &["SADD", "d:images:busybox:latest:hosts", "h"],
+        &["SADD", "d:images:busybox:latest:containers", id],
+        &["XADD", "d:events", "*", "host", "h"],
+        &["SET", "another", "prefix"],
+    ];
+    for command in commands {
+        redis.query::<redis::Value>(command);
+    }
+    for key in redis.keys("d:") {
+        if key != "d:events" && key != "d:alive" && redis.query::<i64>(&["TTL", &key]) < 0 {
+            redis.query::<()>(&["EXPIRE", &key, "360"]);
+        }
+    }
+}
+
+#[test]
+fn the_oracle_passes_what_is_right_and_names_each_thing_that_is_wrong() {
+    need!(redis);
+    let redis = Redis::start();
+    let id = "ab".repeat(32);
+    let hosts = [Host::up("h", BTreeSet::from([id.clone()]))];
+    write_one_host(&redis, &id);
+    assert_eq!(oracle::check(&redis, "d", &hosts), Ok(()));
+    // One whole state, spoilt in one place at a time.
+    let container = format!("d:containers:{id}");
+    let json = format!("{container}:json");
+    let spoilt: [(&[&str], &str); 19] = [
+        (&["SADD", "d:containers", "ghost"], "d:containers: found"),
+        (
+            &["SREM", "d:hosts:h:containers", &id],
+            "d:hosts:h:containers: found",
+        ),
+        (&["SADD", "d:hosts", "dead"], "d:hosts: found"),
+        (
+            &["HSET", "d:hosts:h", "containers_running", "2"],
+            "containers_running",
+        ),
+        (&["HSET", "d:hosts:h", "status", "down"], "status"),
+        (&["HDEL", "d:hosts:h", "kernel"], "has no field kernel"),
+        (
+            &["HSET", "d:hosts:h:names", "old", &id],
+            "d:hosts:h:names: found",
+        ),
+        (
+            &["HDEL", "d:hosts:h:manifest", &id],
+            "d:hosts:h:manifest: found",
+        ),
+        (&["DEL", "d:hosts:h:lease"], "d:hosts:h:lease is not there"),
+        (&["HSET", &container, "host", "other"], "host: found"),
+        (
+            &["HSET", &container, "state_status", "exited"],
+            "state_status",
+        ),
+        (&["HSET", &container, "execids", "[]"], "execids"),
+        (&["PERSIST", &container], "has no TTL"),
+        (&["EXPIRE", &json, "4000"], "lives"),
+        (&["SET", &json, "{", "EX", "10"], "Id: found"),
+        (&["SADD", "d:images", "gone"], "d:images: found"),
+        (
+            &["SADD", "d:images:gone:hosts", "h"],
+            "d:images:gone:hosts should not be there",
+        ),
+        (
+            &["SET", "d:surprise", "1"],
+            "d:surprise should not be there",
+        ),
+        (&["DEL", "d:alive"], "d:alive: found"),
+    ];
+    for (command, wanted) in spoilt {
+        redis.flush();
+        write_one_host(&redis, &id);
+        redis.query::<redis::Value>(command);
+        let said = oracle::check(&redis, "d", &hosts).unwrap_err();
+        assert!(said.contains(wanted), "{command:?} led to: {said}");
+    }
+}
+
+#[test]
+fn a_wait_ends_at_its_deadline_and_tells_what_was_so() {
+    let failed = catch_unwind(AssertUnwindSafe(|| {
+        wait_until(Duration::from_millis(20), "pigs fly", || {
+            Err("they have no wings".to_owned())
+        });
+    }));
+    let message = *failed.unwrap_err().downcast::<String>().unwrap();
+    assert!(
+        message.contains("until pigs fly") && message.contains("no wings"),
+        "{message}"
+    );
+}
