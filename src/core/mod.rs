@@ -506,7 +506,9 @@ impl Core {
         if renew {
             site.shared_at = now;
         }
-        site.outbox.close(stamp, (site.turn, 10), renew);
+        // Ten turns must be over long before the day of the shared sets is.
+        let turns = if self.settings.interval > hour { 1 } else { 10 };
+        site.outbox.close(stamp, (site.turn, turns), renew);
         self.writable.insert(index);
     }
 

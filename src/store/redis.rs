@@ -287,8 +287,14 @@ impl RedisStore {
             }
         }
         let ttl = self.encoder().shared_ttl_s.to_string();
+        let resume_ttl = self.encoder().resume_ttl_s.to_string();
         let mut body = engines;
         body.push(alive);
+        // A successor takes up where we stopped, however long ago the last event was.
+        body.extend(claims.iter().map(|claim| {
+            let key = self.keys.resume(self.host(claim.host));
+            plain(&["EXPIRE", &key, &resume_ttl])
+        }));
         body.push(plain(&["EXPIRE", &self.keys.alive(), &ttl]));
         Transaction {
             hosts: claims.iter().map(|claim| claim.host).collect(),
