@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use redis::RedisResult;
+use rustix::process::Signal;
 
 use crate::engine::Engine;
 use crate::engine::containers::Spec;
@@ -13,6 +16,7 @@ use crate::kit::docker::{Dockerd, Machine};
 use crate::kit::http::{Stream, get};
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
+use crate::kit::process::Process;
 use crate::kit::proxy::{Proxy, Way};
 use crate::kit::redis::{Redis, ask};
 use crate::kit::{seconds, wait_until};
@@ -341,4 +345,46 @@ fn a_wait_ends_at_its_deadline_and_tells_what_was_so() {
         message.contains("until pigs fly") && message.contains("no wings"),
         "{message}"
     );
+}
+
+#[test]
+fn a_program_is_watched_signalled_and_ended() {
+    let mut program = Process::start(Command::new("sh").args([
+        "-c",
+        "trap 'echo told >&2; exit 3' TERM; echo begun; while :; do sleep 0.05; done",
+    ]));
+    program.wait_log("begun\n", seconds(5));
+    assert!(program.exited().is_none());
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait_exit(seconds(5)).code(), Some(3));
+    program.wait_log("told\n", seconds(5));
+    let missing = catch_unwind(AssertUnwindSafe(|| {
+        program.wait_log("never", Duration::ZERO)
+    }));
+    let message = *missing.unwrap_err().downcast::<String>().unwrap();
+    assert!(
+        message.contains("`never`") && message.contains("begun"),
+        "{message}"
+    );
+}
+
+#[test]
+fn recordings_of_every_engine_are_there() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/docker");
+    for version in ["20.10.24", "26.1.5", "28.5.2", "podman/4.3.1"] {
+        let events = std::fs::read_to_string(folder.join(version).join("events.jsonl")).unwrap();
+        for action in [
+            "create",
+            "start",
+            "die",
+            "rename",
+            "pause",
+            "unpause",
+            "kill",
+            "health_status",
+        ] {
+            let told = events.contains(&format!(r#""Action":"{action}"#));
+            assert!(told, "{version} tells no {action}");
+        }
+    }
 }
