@@ -6,6 +6,8 @@
 pub mod client;
 mod connect;
 pub mod document;
+mod json;
+mod mask;
 mod stream;
 mod time;
 pub mod wire;
