@@ -263,18 +263,22 @@ fn text_of(raw: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::sync::LazyLock;
 
     /// dockerd 20.10.24, shortened.
     const INSPECT: &str = r#"{"Id":"6830810d","Created":"2026-11-22T13:03:02.496301405Z","Args":["1000"],"State":{"Status":"running","Running":true,"Paused":false,"Pid":19639,"ExitCode":0,"Error":"","StartedAt":"2026-11-22T13:03:02.893254447Z","Health":{"Status":"healthy","FailingStreak":0,"Log":[{"End":"2026","ExitCode":0,"Output":"{"}]}},"Name":"/web-1","RestartCount":0,"ExecIDs":["b2c4"],"HostConfig":{"Binds":null,"LogConfig":{"Type":"splunk","Config":{"splunk-token":"hunter2","tag":"x"}},"Memory":9007199254740993,"CpuQuota":1e3},"GraphDriver":{},"Mounts":[],"Config":{"Hostname":"6830810d2164","Env":["URL=postgres://u:pa$$w@db:5432/x?a=<b>&c","JSON={\"a\":\"b\\\\c\"}","DB_PASSWORD=hunter2","EMPTY_TOKEN=","TOKEN"],"Cmd":["/bin/sleep","1000"],"Image":"web:1","Labels":{"exitCode":"9","web.token":"a\"b","x":"{\"u\":\"http://me:secret@h/\"}"}},"NetworkSettings":{"Ports":{"80/tcp":[{"HostPort":"32768"}]},"IPAddress":"172.17.0.2","Networks":{"bridge":{"IPAddress":"172.17.0.2"}}}}
 "#;
 
-    fn masker() -> Masker {
-        let patterns: Vec<String> = DEFAULT_SECRETS.iter().map(|p| p.to_string()).collect();
-        Masker::new(&patterns).expect("the patterns are sound")
+    fn masker() -> &'static Masker {
+        static MASKER: LazyLock<Masker> = LazyLock::new(|| {
+            let patterns = DEFAULT_SECRETS.iter().map(|pattern| pattern.to_string());
+            Masker::new(&patterns.collect::<Vec<_>>()).expect("the patterns are sound")
+        });
+        &MASKER
     }
 
     fn decoded(text: &str) -> Document {
-        document(text.as_bytes(), &masker()).expect("it decodes")
+        document(text.as_bytes(), masker()).expect("it decodes")
     }
 
     fn field<'a>(document: &'a Document, name: &str) -> Option<&'a str> {
@@ -454,7 +458,7 @@ mod tests {
             r#"{"Id":"a","Name":"hunter2""#,
             r#"{"Id":"a"} hunter2"#,
         ] {
-            let error = document(text.as_bytes(), &masker()).unwrap_err();
+            let error = document(text.as_bytes(), masker()).unwrap_err();
             assert!(
                 error.text.starts_with("failed to decode inspect: "),
                 "{error}"
@@ -475,7 +479,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_bring_it_down(bytes: Vec<u8>) {
-            let _ = document(&bytes, &masker());
+            let _ = document(&bytes, masker());
         }
 
         #[test]
@@ -483,8 +487,8 @@ mod tests {
             let mut bent = INSPECT.as_bytes().to_vec();
             bent[at] = byte;
             let masker = masker();
-            let _ = document(&bent[..cut], &masker);
-            if let Ok(document) = document(&bent, &masker) {
+            let _ = document(&bent[..cut], masker);
+            if let Ok(document) = document(&bent, masker) {
                 let read: Result<serde::de::IgnoredAny, _> = serde_json::from_str(&document.json);
                 prop_assert!(read.is_ok(), "{}", document.json);
             }

@@ -163,8 +163,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn masker() -> Masker {
-        let patterns: Vec<String> = DEFAULT_SECRETS.iter().map(|p| p.to_string()).collect();
-        Masker::new(&patterns).expect("the patterns are sound")
+        let patterns = DEFAULT_SECRETS.iter().map(|pattern| pattern.to_string());
+        Masker::new(&patterns.collect::<Vec<_>>()).expect("the patterns are sound")
     }
 
     #[test]

@@ -6,6 +6,8 @@
 pub mod client;
 mod connect;
 pub mod document;
+#[cfg(test)]
+mod fake;
 mod json;
 mod mask;
 mod stream;
