@@ -757,6 +757,33 @@ mod tests {
     }
 
     #[test]
+    fn tcp_is_asked_the_same_under_its_own_name() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let script = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().expect("somebody connects");
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && io::Read::read(&mut peer, &mut byte).is_ok() {
+                head.push(byte[0]);
+            }
+            io::Write::write_all(&mut peer, ok("[]").as_bytes()).expect("it reads");
+            String::from_utf8(head).expect("a head is text")
+        });
+        let address = |host: &str| Address::Tcp {
+            host: host.to_owned(),
+            port,
+        };
+        let rows = Client::new(&address("127.0.0.1")).list("1.41", true, &[], None);
+        assert_eq!(rows, Ok(vec![]));
+        let head = script.join().expect("the script went as it should");
+        let host = format!("host: 127.0.0.1:{port}\r\n");
+        assert!(head.to_lowercase().contains(&host), "{head}");
+        let url = Way::new(&address("::1")).url("/_ping");
+        assert_eq!(url, format!("http://[::1]:{port}/_ping"));
+    }
+
+    #[test]
     fn a_time_is_asked_for_in_dockers_form() {
         assert_eq!(stamp(1_795_352_582_000_000_007), "1795352582.000000007");
         assert_eq!(stamp(-1), "0.000000000");
