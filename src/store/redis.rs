@@ -190,18 +190,19 @@ impl RedisStore {
             let hosts: Vec<_> = self.held.keys().copied().collect();
             self.arm(&hosts)?;
             let ran = pending.and_then(|pending| self.compare(pending));
+            let ran = ran.filter(|_| pending.is_some_and(|pending| pending.report));
             let fenced = self.sort(&hosts);
             lost.extend(fenced.lost);
             lost.extend(fenced.held.iter().map(|(host, _)| *host));
-            let Some(pending) = pending.filter(|_| !self.held.is_empty()) else {
+            if pending.is_none() || self.held.is_empty() {
                 return Ok(ran);
-            };
+            }
             let renewal = Transaction {
                 hosts: self.held.keys().copied().collect(),
                 ..Transaction::default()
             };
             if self.transact(&renewal)?.is_some() {
-                return Ok(ran.filter(|_| pending.report));
+                return Ok(ran);
             }
         }
         Err(self.contended())
