@@ -10,6 +10,9 @@ mod fence;
 pub mod keys;
 mod link;
 mod lost;
+#[cfg(test)]
+pub mod memory;
+mod open;
 pub mod redis;
 mod sweep;
 mod take;

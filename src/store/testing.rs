@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ::redis::Value;
 
 use super::encode::plain;
-use super::link::{Link, text, texts};
+use super::link::{self, Link, text, texts};
 use super::redis::{Options, RedisStore};
 use super::*;
 use crate::config::{CachePlace, CacheTarget};
@@ -127,7 +127,8 @@ pub struct Client(Link);
 
 impl Client {
     pub fn connect(socket: PathBuf) -> Client {
-        Client(Link::connect(&CachePlace::Unix(socket), SOON).expect("connect"))
+        let wire = link::connect(&CachePlace::Unix(socket), SOON).expect("connect");
+        Client(Link::over(wire))
     }
 
     pub fn send(&mut self, words: &[&str]) {
