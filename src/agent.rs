@@ -122,7 +122,7 @@ fn start_engines(
             engine: index,
             address: engine.address.clone(),
             max_age: config.stream_max_age,
-            random: Random::new(random.next()),
+            random: Random::new(random.draw()),
             orders,
             door: door.clone(),
             socket: socket.clone(),

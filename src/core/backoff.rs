@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +24,7 @@ impl Random {
     /// A time from `from` up to `to`.
     pub fn between(&mut self, from: Time, to: Time) -> Time {
         let room = to.saturating_sub(from).as_nanos() as u64;
-        from + Time::from_nanos(self.next() % room.saturating_add(1).max(1))
+        from + Time::from_nanos(self.draw() % room.saturating_add(1).max(1))
     }
 }
 

@@ -859,15 +859,11 @@ impl Engine {
         {
             self.connect(false, out);
         }
-        if self.continuity.deadline().is_some_and(|at| at <= now) {
-            match self.continuity.replay_over() {
-                Some(_) => self.gap(
-                    now,
-                    "the engine no longer has all events since the last one seen",
-                    out,
-                ),
-                None => {}
-            }
+        if self.continuity.deadline().is_some_and(|at| at <= now)
+            && self.continuity.replay_over().is_some()
+        {
+            let why = "the engine no longer has all events since the last one seen";
+            self.gap(now, why, out);
         }
         while let Some((at, id)) = self.suspects.front().cloned()
             && at <= now
