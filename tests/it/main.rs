@@ -6,3 +6,4 @@ mod engine;
 mod fake_engine;
 mod kit;
 mod kit_itself;
+mod readme;
