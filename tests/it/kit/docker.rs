@@ -176,7 +176,8 @@ impl Drop for Machine {
     }
 }
 
-/// A private `dockerd`: no bridge, no iptables, its own containerd. Run its containers with `--net none` (that is the default here).
+/// A private `dockerd`: no bridge, no iptables, its own containerd and a network namespace of its own, since a dockerd without a bridge removes the
+/// machine's `docker0` when it starts. Run its containers with `--net none` (that is the default here).
 pub struct Dockerd {
     /// The client's side.
     pub docker: Docker,
@@ -240,8 +241,11 @@ impl Dockerd {
     #[track_caller]
     pub fn restart(&mut self) {
         self.stop();
-        let mut command = Command::new(&self.program);
+        // It replaces itself by dockerd: the process stays the one that is signalled.
+        let mut command = Command::new("unshare");
         command
+            .args(["--net", "--"])
+            .arg(&self.program)
             .arg("--config-file")
             .arg(self.folder.join("config.json"));
         let process = self.process.insert(Process::start(&mut command));
