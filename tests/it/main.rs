@@ -3,6 +3,8 @@
 #[path = "../fake-engine/engine.rs"]
 mod engine;
 
+mod cache;
 mod fake_engine;
 mod kit;
 mod kit_itself;
+mod session;
