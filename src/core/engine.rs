@@ -189,8 +189,8 @@ pub struct Engine {
     background: VecDeque<ContainerId>,
     /// Containers whose inspect failed, and when they are asked for again.
     failed: VecDeque<(Time, ContainerId)>,
-    /// Inspects that the syncer has not answered.
-    outstanding: usize,
+    /// The asks that the syncer works on or has before it: how many inspects of each are not answered.
+    asks: VecDeque<usize>,
     listing: Option<u64>,
     list_at: Time,
     round: Option<Round>,
@@ -228,7 +228,7 @@ impl Engine {
             urgent: VecDeque::new(),
             background: VecDeque::new(),
             failed: VecDeque::new(),
-            outstanding: 0,
+            asks: VecDeque::new(),
             listing: None,
             list_at: Time::ZERO,
             round: None,
@@ -689,23 +689,22 @@ impl Engine {
         let current = generation == self.epoch;
         let Some(container) = self.containers.get_mut(id) else {
             // Asked for before another engine took this one's place.
-            self.outstanding = self.outstanding.saturating_sub(1);
-            return;
+            return self.answered();
         };
         let (slow, mut again) = match container.look {
             Look::Asked { again } => (false, again),
             Look::Slow { again } => (true, again),
             Look::Idle | Look::Queued { .. } => (false, false),
         };
-        if !slow {
-            self.outstanding = self.outstanding.saturating_sub(1);
-        }
         let asked = container.asked;
         container.look = Look::Idle;
         again |= !current;
+        if !slow {
+            self.answered();
+        }
         match result {
             Inspected::Slow if current => {
-                container.look = Look::Slow { again };
+                self.container(id).look = Look::Slow { again };
                 again = false;
             }
             Inspected::Failed(error) if current => {
@@ -731,6 +730,16 @@ impl Engine {
             && round.waiting.remove(id)
         {
             self.looked(out);
+        }
+    }
+
+    /// One inspect of the oldest ask was answered: the syncer goes through them in order.
+    fn answered(&mut self) {
+        if let Some(left) = self.asks.front_mut() {
+            *left -= 1;
+            if *left == 0 {
+                self.asks.pop_front();
+            }
         }
     }
 
@@ -922,7 +931,7 @@ impl Engine {
             return;
         }
         // Two asks at the most: one that is being worked on, and one of touched containers behind it.
-        while self.outstanding == 0 || (self.outstanding <= ASK && !self.urgent.is_empty()) {
+        while self.asks.is_empty() || (self.asks.len() < 2 && !self.urgent.is_empty()) {
             let urgent = !self.urgent.is_empty();
             let ids = self.next_ids(urgent);
             if ids.is_empty() && !urgent {
@@ -931,7 +940,7 @@ impl Engine {
             if ids.is_empty() {
                 continue;
             }
-            self.outstanding += ids.len();
+            self.asks.push_back(ids.len());
             out.push(Outcome::Effect(Effect::Inspect {
                 engine: self.index,
                 generation: self.epoch,

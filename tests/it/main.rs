@@ -3,7 +3,9 @@
 #[path = "../fake-engine/engine.rs"]
 mod engine;
 
+mod cache;
 mod fake_engine;
 mod kit;
 mod kit_itself;
 mod readme;
+mod session;

@@ -34,12 +34,26 @@ impl Agent {
 
     /// Reports this engine under this id to this Redis, resyncing every so many seconds.
     pub fn watch(id: &str, docker: &str, cache: &str, interval_s: u64) -> Agent {
-        Agent::start(&[
+        Agent::watch_with::<&str>(id, docker, cache, interval_s, &[])
+    }
+
+    /// The same with further options.
+    pub fn watch_with<S: AsRef<OsStr>>(
+        id: &str,
+        docker: &str,
+        cache: &str,
+        interval_s: u64,
+        options: &[S],
+    ) -> Agent {
+        let args = [
             format!("-id={id}"),
             format!("-docker={docker}"),
             format!("-cache={cache}"),
             format!("-updateInterval={interval_s}s"),
-        ])
+        ];
+        let args = args.iter().map(OsStr::new);
+        let options = options.iter().map(AsRef::as_ref);
+        Agent::start(&args.chain(options).collect::<Vec<&OsStr>>())
     }
 
     /// The command without arguments, cleared of what the test's own environment would tell it.
