@@ -29,6 +29,17 @@ const GOOD: Time = Time::from_secs(10);
 /// How long to wait before an inspect or a list that failed is asked for again.
 const ASK_AGAIN: Time = Time::from_secs(1);
 
+/// For which answers there is room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// So many documents wait for the store that no more may.
+    None,
+    /// A resync would only get ahead of the store.
+    Urgent,
+    /// Whatever there is to ask.
+    All,
+}
+
 /// What an engine's machine is told at its birth.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -861,8 +872,9 @@ impl Engine {
 
     // ---- time
 
-    /// Does all that is due, and asks the engine what there is to ask. `room` is false while documents wait for the store that nobody can take.
-    pub fn settle(&mut self, now: Time, room: bool, out: &mut Vec<Outcome>) {
+    /// Does all that is due, and asks the engine what there is to ask, as far as there is `room` for the answers. `true`: there is more to ask as
+    /// soon as there is room.
+    pub fn settle(&mut self, now: Time, room: Room, out: &mut Vec<Outcome>) -> bool {
         if let Link::Waiting(at) = self.link
             && at <= now
         {
@@ -887,10 +899,9 @@ impl Engine {
             }
             self.want_round(now);
         }
-        if self.is_live() {
-            self.ask(now, room, out);
-        }
+        let starved = self.is_live() && self.ask(now, room, out);
         self.excused &= self.baseline || self.in_round() || !self.suspects.is_empty();
+        starved
     }
 
     fn is_live(&self) -> bool {
@@ -901,7 +912,7 @@ impl Engine {
             )
     }
 
-    fn ask(&mut self, now: Time, room: bool, out: &mut Vec<Outcome>) {
+    fn ask(&mut self, now: Time, room: Room, out: &mut Vec<Outcome>) -> bool {
         if self.round_wanted
             && self.round.is_none()
             && self.listing.is_none()
@@ -927,12 +938,12 @@ impl Engine {
             self.failed.pop_front();
             self.touch(&id);
         }
-        if !room {
-            return;
-        }
         // Two asks at the most: one that is being worked on, and one of touched containers behind it.
         while self.asks.is_empty() || (self.asks.len() < 2 && !self.urgent.is_empty()) {
             let urgent = !self.urgent.is_empty();
+            if room == Room::None || (room == Room::Urgent && !urgent) {
+                return urgent || !self.background.is_empty();
+            }
             let ids = self.next_ids(urgent);
             if ids.is_empty() && !urgent {
                 break;
@@ -949,6 +960,7 @@ impl Engine {
                 check_filters: urgent && self.rules.filtered,
             }));
         }
+        false
     }
 
     fn next_ids(&mut self, urgent: bool) -> Vec<ContainerId> {

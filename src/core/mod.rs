@@ -39,6 +39,9 @@ pub type Time = std::time::Duration;
 /// Documents that wait for the store may take so many bytes; beyond, their containers are inspected again later.
 const BUDGET: usize = 32 << 20;
 
+/// A resync may be so far ahead of the store: enough that the store never waits for it.
+const AHEAD: usize = 1 << 20;
+
 /// How long engines wait at the start for the store to say where the last agent stopped.
 const WAIT_FOR_STORE: Time = Time::from_secs(2);
 
@@ -109,6 +112,8 @@ pub struct Core {
     waiting_bytes: usize,
     /// Engines that something happened to since they were settled last.
     woken: BTreeSet<EngineIndex>,
+    /// Engines that have more to ask as soon as the store has taken what waits.
+    starved: BTreeSet<EngineIndex>,
     /// Hosts with something to write.
     writable: BTreeSet<EngineIndex>,
     start_at: Option<Time>,
@@ -162,6 +167,7 @@ impl Core {
             jobs: Jobs::new(&entries, settings.workers, sites.len()),
             waiting_bytes: 0,
             woken: (0..sites.len() as u32).map(EngineIndex).collect(),
+            starved: BTreeSet::new(),
             writable: BTreeSet::new(),
             start_at: Some(Time::ZERO),
             status: String::new(),
@@ -218,7 +224,14 @@ impl Core {
     pub fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.stopping.is_none() {
             self.start_engines(now, effects);
-            let room = self.waiting_bytes < BUDGET;
+            let room = match self.waiting_bytes {
+                ..AHEAD => engine::Room::All,
+                AHEAD..BUDGET => engine::Room::Urgent,
+                _ => engine::Room::None,
+            };
+            if room != engine::Room::None {
+                self.woken.append(&mut self.starved);
+            }
             let due: Vec<EngineIndex> = (0..self.sites.len() as u32)
                 .map(EngineIndex)
                 .filter(|index| {
@@ -232,7 +245,9 @@ impl Core {
             self.woken.clear();
             for index in due {
                 let mut out = Vec::new();
-                self.sites[index.at()].engine.settle(now, room, &mut out);
+                if self.sites[index.at()].engine.settle(now, room, &mut out) {
+                    self.starved.insert(index);
+                }
                 self.follow(now, index, out, effects);
             }
             self.forget_lost_engines(now, effects);
