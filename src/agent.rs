@@ -181,6 +181,7 @@ fn start_writer(
         boot,
         with_runs: config.handlers.is_some(),
         replay_max_age: config.replay_max_age,
+        selfcheck: cache.selfcheck,
     });
     let (request, requests) = bounded(1);
     let door = door.clone();

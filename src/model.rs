@@ -3,6 +3,7 @@
 //! Nothing here does anything but hold and describe; every other module may know it.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,6 +208,13 @@ impl Document {
             .sum();
         fields + self.json.len() + size_of::<Document>()
     }
+}
+
+/// What a document's JSON is known by when the document itself is gone; the same in every process of one version.
+pub fn digest(json: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    json.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The few facts of a document that core keeps when the document itself is gone.
