@@ -517,6 +517,8 @@ impl Engine {
             revision = self.touch(&id);
             let container = self.container(&id);
             match (&*event.kind, event.verb()) {
+                // Nobody is told it; what was told before stands.
+                _ if verdict == Verdict::Old => {}
                 ("container", "start") => container.told = Told::Running(None),
                 ("container", "die") => container.told = Told::Nothing,
                 _ => {}

@@ -452,14 +452,16 @@ impl Core {
             Level::Info,
             format!("Started monitoring Docker events ({})", site.name),
         ));
-        if was_down {
-            site.outbox.notify(Notice::HostUp);
-            self.writable.insert(index);
-        }
-        if let Some(link) = &mut self.link
-            && *link.tenancy(index) == Tenancy::Off
-        {
-            link.set_tenancy(index, Tenancy::Wanted(now));
+        match &mut self.link {
+            // The host was forgotten: it will be a new one.
+            Some(link) if *link.tenancy(index) == Tenancy::Off => {
+                link.set_tenancy(index, Tenancy::Wanted(now));
+            }
+            _ if was_down => {
+                site.outbox.notify(Notice::HostUp);
+                self.writable.insert(index);
+            }
+            _ => {}
         }
     }
 
@@ -527,18 +529,19 @@ impl Core {
         self.writable.insert(index);
     }
 
+    /// When this host leaves the store, if that is for us to do.
     fn forget_at(&self, site: &Site) -> Option<Time> {
         let after = self.settings.cache.as_ref()?.forget_after;
         let since = site.down_since?;
-        (!site.outbox.is_forgotten()).then_some(since + after)
+        let ours = self.link.as_ref()?.is_ours(site.index);
+        (ours && !site.outbox.is_forgotten()).then_some(since + after)
     }
 
     /// Engines that have been away for longer than `forget_after` take their host with them.
     fn forget_lost_engines(&mut self, now: Time, effects: &mut Vec<Effect>) {
         for index in (0..self.sites.len() as u32).map(EngineIndex) {
             let site = &self.sites[index.at()];
-            let due = self.forget_at(site).is_some_and(|at| at <= now);
-            if due && self.link.as_ref().is_some_and(|link| link.is_ours(index)) {
+            if self.forget_at(site).is_some_and(|at| at <= now) {
                 let site = &mut self.sites[index.at()];
                 effects.push(Effect::Log(
                     Level::Warn,
