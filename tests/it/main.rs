@@ -3,6 +3,8 @@
 #[path = "../fake-engine/engine.rs"]
 mod engine;
 
+mod cli;
 mod fake_engine;
 mod kit;
 mod kit_itself;
+mod tidy;
