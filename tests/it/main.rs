@@ -5,6 +5,7 @@ mod engine;
 
 mod cli;
 mod fake_engine;
+mod handlers;
 mod kit;
 mod kit_itself;
 mod tidy;
