@@ -304,6 +304,19 @@ pub enum Exit {
     NotStarted(String),
 }
 
+impl Exit {
+    /// A word for programs: the exit status, or what happened instead.
+    pub fn word(&self) -> String {
+        match self {
+            Exit::Code(code) => code.to_string(),
+            Exit::Signal(signal) => format!("signal {signal}"),
+            Exit::TimedOut => "timeout".to_owned(),
+            Exit::Cancelled => "cancelled".to_owned(),
+            Exit::NotStarted(_) => "not started".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::Time;
 use super::backoff::{Backoff, Random};
 use super::continuity::{Continuity, Gap, Verdict};
+use super::known::Known;
 use super::message::{Effect, Generation, Inspected, Level, StreamEnd};
 use crate::model::{ContainerId, Document, EngineIndex, Event, Hello, Row, Summary};
 use crate::store::FoundRun;
@@ -196,6 +197,7 @@ pub struct Engine {
     backoff: Backoff,
 
     containers: HashMap<ContainerId, Container>,
+    known: Known,
     urgent: VecDeque<ContainerId>,
     background: VecDeque<ContainerId>,
     /// Containers whose inspect failed, and when they are asked for again.
@@ -236,6 +238,7 @@ impl Engine {
             error: String::new(),
             backoff: Backoff::new(Time::from_millis(200), Time::from_secs(10)),
             containers: HashMap::new(),
+            known: Known::default(),
             urgent: VecDeque::new(),
             background: VecDeque::new(),
             failed: VecDeque::new(),
@@ -329,6 +332,11 @@ impl Engine {
         self.containers
             .get(&ContainerId::from(id))
             .and_then(|container| container.facts.as_ref())
+    }
+
+    /// What was said of containers lately, also of those that are gone.
+    pub fn known(&self) -> &Known {
+        &self.known
     }
 
     /// Is this container to be reported? One whose first inspect has not come back may be.
@@ -480,6 +488,7 @@ impl Engine {
     /// Another engine answers: whatever was known is gone, and nothing may be inferred from it.
     fn forget_all(&mut self) {
         self.containers.clear();
+        self.known = Known::default();
         self.urgent.clear();
         self.background.clear();
         self.failed.clear();
@@ -516,12 +525,17 @@ impl Engine {
         if let Some(id) = container.filter(|id| !noise && !id.as_str().is_empty()) {
             revision = self.touch(&id);
             let container = self.container(&id);
+            let facts = container.facts.as_ref();
+            let labels_lie = facts.is_some_and(|facts| facts.labels_lie);
             match (&*event.kind, event.verb()) {
                 // Nobody is told it; what was told before stands.
                 _ if verdict == Verdict::Old => {}
                 ("container", "start") => container.told = Told::Running(None),
                 ("container", "die") => container.told = Told::Nothing,
                 _ => {}
+            }
+            if &*event.kind == "container" {
+                self.known.heard(&id, &event, revision, labels_lie);
             }
         }
         if verdict != Verdict::Old {
@@ -767,6 +781,7 @@ impl Engine {
     ) {
         let all = self.rules.all;
         let baseline = self.baseline;
+        self.known.seen(id, asked, &document.summary);
         let container = self.container(id);
         container.member = member.unwrap_or(container.member);
         container.facts = Some(document.summary.clone());

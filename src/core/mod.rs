@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod continuity;
 pub mod engine;
 pub mod jobs;
+pub mod known;
 pub mod link;
 pub mod message;
 pub mod outbox;
@@ -24,7 +25,7 @@ use crate::store::{Happening, Notice};
 
 use backoff::Random;
 use engine::{Engine, Outcome};
-use jobs::{Added, Jobs};
+use jobs::{Added, Hold, Jobs};
 use link::{Link, Tenancy};
 use outbox::{Outbox, Wanted};
 use rules::{Rules, Subject};
@@ -352,10 +353,14 @@ impl Core {
         revision: u64,
     ) {
         let Some(link) = &mut self.link else {
-            return;
-        };
-        if matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
             return self.jobs.written(index, &id, revision);
+        };
+        if !link.is_open() || !link.is_ours(index) {
+            // Nobody waits for a store that does not take it; but one may wait for the document.
+            self.jobs.written(index, &id, revision);
+        }
+        if matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
+            return;
         }
         let site = &mut self.sites[index.at()];
         let before = site.outbox.bytes();
@@ -408,6 +413,16 @@ impl Core {
             .link
             .as_ref()
             .is_some_and(|link| link.is_open() && link.is_ours(index));
+        let hidden = event.verb() == "die"
+            && event
+                .container()
+                .is_some_and(|id| site.engine.known().hides_exit_code(id));
+        let hold = match revision {
+            0 => Hold::Nothing,
+            revision if hidden => Hold::Document(revision),
+            revision if wait => Hold::Written(revision),
+            _ => Hold::Nothing,
+        };
         for place in matches.entries {
             let entry = self.rules.entry(place).clone();
             if let Some(text) = &entry.log {
@@ -420,8 +435,7 @@ impl Core {
             if entry.command.is_none() {
                 continue;
             }
-            let revision = Some(revision).filter(|revision| wait && *revision > 0);
-            let added = self.jobs.add(now, place, index, &event, inferred, revision);
+            let added = self.jobs.add(now, place, index, &event, inferred, hold);
             if added == Added::Dropped(true) && self.stopping.is_none() {
                 effects.push(Effect::Log(
                     Level::Warn,

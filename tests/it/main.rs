@@ -4,8 +4,11 @@
 mod engine;
 
 mod cache;
+mod cli;
 mod fake_engine;
+mod handlers;
 mod kit;
 mod kit_itself;
 mod readme;
 mod session;
+mod tidy;

@@ -26,9 +26,13 @@ impl Agent {
     /// Starts it with variables as well.
     pub fn start_with<S: AsRef<OsStr>>(args: &[S], variables: &[(&str, &str)]) -> Agent {
         let mut command = Agent::command();
-        command.args(args).envs(variables.iter().copied());
+        Agent::spawn(command.args(args).envs(variables.iter().copied()))
+    }
+
+    /// Starts what [`Agent::command`] began, or the program under another name.
+    pub fn spawn(command: &mut Command) -> Agent {
         Agent {
-            process: Process::start(&mut command),
+            process: Process::start(command),
         }
     }
 
