@@ -4,5 +4,7 @@
 mod engine;
 
 mod fake_engine;
+mod faults;
+mod faults_stream;
 mod kit;
 mod kit_itself;

@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod scene;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
