@@ -6,6 +6,8 @@ mod engine;
 mod cache;
 mod cli;
 mod fake_engine;
+mod faults;
+mod faults_stream;
 mod handlers;
 mod kit;
 mod kit_itself;
