@@ -4,5 +4,8 @@
 mod engine;
 
 mod fake_engine;
+mod faults;
+mod faults_setting;
+mod faults_store;
 mod kit;
 mod kit_itself;
