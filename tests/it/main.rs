@@ -7,6 +7,8 @@ mod cache;
 mod cli;
 mod fake_engine;
 mod faults;
+mod faults_setting;
+mod faults_store;
 mod faults_stream;
 mod handlers;
 mod kit;
