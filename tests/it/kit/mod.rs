@@ -17,11 +17,8 @@ pub mod oracle;
 pub mod process;
 pub mod proxy;
 pub mod redis;
-<<<<<<< HEAD
-pub mod stage;
-=======
 pub mod scene;
->>>>>>> faultdocker
+pub mod stage;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
