@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Time;
-use super::backoff::{Backoff, Random};
+use super::backoff::{Backoff, Complaints, Random};
 use super::continuity::{Continuity, Gap, Verdict};
 use super::known::Known;
 use super::message::{Effect, Generation, Inspected, Level, StreamEnd};
@@ -183,6 +183,7 @@ pub struct Engine {
     down: bool,
     ever_up: bool,
     error: String,
+    complaints: Complaints,
     backoff: Backoff,
 
     containers: HashMap<ContainerId, Container>,
@@ -225,6 +226,7 @@ impl Engine {
             down: false,
             ever_up: false,
             error: String::new(),
+            complaints: Complaints::default(),
             backoff: Backoff::new(Time::from_millis(200), Time::from_secs(10)),
             containers: HashMap::new(),
             known: Known::default(),
@@ -385,6 +387,7 @@ impl Engine {
             self.down = false;
             self.ever_up = true;
             self.error.clear();
+            self.complaints.clear();
             out.push(Outcome::Up);
         }
     }
@@ -409,6 +412,7 @@ impl Engine {
             self.continuity.ended(now, self.clock_ns(now));
             if lived >= GOOD {
                 self.backoff.reset();
+                self.complaints.clear();
             }
         }
         if end == StreamEnd::Renewal && lived.is_some() {
@@ -435,8 +439,8 @@ impl Engine {
             ),
             StreamEnd::Failed(error) => (error, Level::Warn),
         };
-        if self.error != what {
-            self.error.clone_from(&what);
+        self.error.clone_from(&what);
+        if self.complaints.is_new(&what) {
             out.push(Outcome::Effect(Effect::Log(level, what)));
         }
         if lived.is_none() && !self.down {
