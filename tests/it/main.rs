@@ -8,4 +8,5 @@ mod fake_engine;
 mod handlers;
 mod kit;
 mod kit_itself;
+mod process;
 mod tidy;
