@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Time;
-use super::backoff::{Backoff, Random};
+use super::backoff::{Backoff, Complaints, Random};
 use super::continuity::{Continuity, Gap, Verdict};
 use super::known::Known;
 use super::message::{Effect, Generation, Inspected, Level, StreamEnd};
@@ -194,6 +194,7 @@ pub struct Engine {
     down: bool,
     ever_up: bool,
     error: String,
+    complaints: Complaints,
     backoff: Backoff,
 
     containers: HashMap<ContainerId, Container>,
@@ -236,6 +237,7 @@ impl Engine {
             down: false,
             ever_up: false,
             error: String::new(),
+            complaints: Complaints::default(),
             backoff: Backoff::new(Time::from_millis(200), Time::from_secs(10)),
             containers: HashMap::new(),
             known: Known::default(),
@@ -396,6 +398,7 @@ impl Engine {
             self.down = false;
             self.ever_up = true;
             self.error.clear();
+            self.complaints.clear();
             out.push(Outcome::Up);
         }
     }
@@ -420,6 +423,7 @@ impl Engine {
             self.continuity.ended(now, self.clock_ns(now));
             if lived >= GOOD {
                 self.backoff.reset();
+                self.complaints.clear();
             }
         }
         if end == StreamEnd::Renewal && lived.is_some() {
@@ -446,8 +450,8 @@ impl Engine {
             ),
             StreamEnd::Failed(error) => (error, Level::Warn),
         };
-        if self.error != what {
-            self.error.clone_from(&what);
+        self.error.clone_from(&what);
+        if self.complaints.is_new(&what) {
             out.push(Outcome::Effect(Effect::Log(level, what)));
         }
         if lived.is_none() && !self.down {

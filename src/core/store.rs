@@ -277,8 +277,8 @@ impl Core {
             link.halvings = (link.halvings + 1).min(5);
         }
         link.failed(now, asked, &mut self.random);
-        if link.error != error.text {
-            link.error.clone_from(&error.text);
+        link.error.clone_from(&error.text);
+        if link.complaints.is_new(&error.text) {
             effects.push(Effect::Log(Level::Warn, error.text));
         }
         self.jobs.release_all();

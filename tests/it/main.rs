@@ -13,6 +13,7 @@ mod faults_stream;
 mod handlers;
 mod kit;
 mod kit_itself;
+mod process;
 mod readme;
 mod session;
 mod tidy;
