@@ -5,6 +5,11 @@ mod engine;
 
 mod cache;
 mod fake_engine;
+mod filter;
+mod healing;
+mod hosts;
 mod kit;
 mod kit_itself;
+mod lifetimes;
 mod session;
+mod streams;
