@@ -5,6 +5,7 @@ mod engine;
 
 mod fake_engine;
 mod faults;
+mod faults_engine;
 mod faults_stream;
 mod kit;
 mod kit_itself;
