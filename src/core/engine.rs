@@ -189,8 +189,8 @@ pub struct Engine {
     background: VecDeque<ContainerId>,
     /// Containers whose inspect failed, and when they are asked for again.
     failed: VecDeque<(Time, ContainerId)>,
-    /// Inspects that the syncer has not answered.
-    outstanding: usize,
+    /// Asks that the syncer works on, oldest first: how many of the inspects of each it has not answered. It answers them in their order.
+    asks: VecDeque<usize>,
     listing: Option<u64>,
     list_at: Time,
     round: Option<Round>,
@@ -228,7 +228,7 @@ impl Engine {
             urgent: VecDeque::new(),
             background: VecDeque::new(),
             failed: VecDeque::new(),
-            outstanding: 0,
+            asks: VecDeque::new(),
             listing: None,
             list_at: Time::ZERO,
             round: None,
@@ -689,7 +689,7 @@ impl Engine {
         let current = generation == self.epoch;
         let Some(container) = self.containers.get_mut(id) else {
             // Asked for before another engine took this one's place.
-            self.outstanding = self.outstanding.saturating_sub(1);
+            self.answered();
             return;
         };
         let (slow, mut again) = match container.look {
@@ -697,17 +697,17 @@ impl Engine {
             Look::Slow { again } => (true, again),
             Look::Idle | Look::Queued { .. } => (false, false),
         };
-        if !slow {
-            self.outstanding = self.outstanding.saturating_sub(1);
-        }
         let asked = container.asked;
         container.look = Look::Idle;
         again |= !current;
+        if result == Inspected::Slow && current {
+            container.look = Look::Slow { again };
+            again = false;
+        }
+        if !slow {
+            self.answered();
+        }
         match result {
-            Inspected::Slow if current => {
-                container.look = Look::Slow { again };
-                again = false;
-            }
             Inspected::Failed(error) if current => {
                 out.push(Outcome::Effect(Effect::Log(Level::Debug, error)));
                 self.failed.push_back((now + ASK_AGAIN, id.clone()));
@@ -731,6 +731,16 @@ impl Engine {
             && round.waiting.remove(id)
         {
             self.looked(out);
+        }
+    }
+
+    /// The syncer answered the next inspect of those that it was asked for.
+    fn answered(&mut self) {
+        if let Some(left) = self.asks.front_mut() {
+            *left -= 1;
+            if *left == 0 {
+                self.asks.pop_front();
+            }
         }
     }
 
@@ -926,7 +936,7 @@ impl Engine {
             return;
         }
         // Two asks at the most: one that is being worked on, and one of touched containers behind it.
-        while self.outstanding == 0 || (self.outstanding <= ASK && !self.urgent.is_empty()) {
+        while self.asks.is_empty() || (self.asks.len() == 1 && !self.urgent.is_empty()) {
             let urgent = !self.urgent.is_empty();
             let ids = self.next_ids(urgent);
             if ids.is_empty() && !urgent {
@@ -935,7 +945,7 @@ impl Engine {
             if ids.is_empty() {
                 continue;
             }
-            self.outstanding += ids.len();
+            self.asks.push_back(ids.len());
             out.push(Outcome::Effect(Effect::Inspect {
                 engine: self.index,
                 generation: self.epoch,
