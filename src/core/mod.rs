@@ -94,6 +94,8 @@ struct Site {
     /// When the day of the shared sets was last renewed.
     shared_at: Time,
     resume_ns: Option<i64>,
+    /// Another engine took the place of the one that was watched at first.
+    replaced: bool,
 }
 
 /// The machine.
@@ -152,6 +154,7 @@ impl Core {
                     turn: 0,
                     shared_at: Time::ZERO,
                     resume_ns: None,
+                    replaced: false,
                 }
             })
             .collect();
@@ -456,8 +459,11 @@ impl Core {
         self.writable.insert(index);
     }
 
+    /// Another engine answers: nothing of the old one may stand beside what the new one has.
     fn replaced(&mut self, index: EngineIndex, effects: &mut Vec<Effect>) {
+        self.status_stale = true;
         let site = &mut self.sites[index.at()];
+        site.replaced = true;
         effects.push(Effect::Log(
             Level::Warn,
             format!(
@@ -465,6 +471,11 @@ impl Core {
                 site.name, site.url
             ),
         ));
+        let outbox = &site.outbox;
+        let old: Vec<_> = outbox.known().chain(outbox.waiting()).cloned().collect();
+        for id in old {
+            self.state(index, id, None, 0);
+        }
     }
 
     /// A resync has looked at everything: compare with the store, where that is ours.
