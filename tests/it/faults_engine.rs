@@ -47,8 +47,10 @@ impl<'a> Calm<'a> {
         let began = Instant::now();
         self.engine.update(&self.id, memory);
         wait_until(seconds(20), "the calm engine's change shows", || {
-            let found: redis::RedisResult<Option<u64>> =
-                redis::cmd("HGET").arg(&key).arg("hostconfig_memory").query(&mut redis);
+            let found: redis::RedisResult<Option<u64>> = redis::cmd("HGET")
+                .arg(&key)
+                .arg("hostconfig_memory")
+                .query(&mut redis);
             found.is_ok_and(|found| found == Some(memory))
         });
         self.worst = self.worst.max(began.elapsed());
@@ -63,7 +65,10 @@ impl<'a> Calm<'a> {
     }
 
     fn was_in_time(&self, what: &str) {
-        println!("{what}: {} changes elsewhere, the latest after {:?}", self.count, self.worst);
+        println!(
+            "{what}: {} changes elsewhere, the latest after {:?}",
+            self.count, self.worst
+        );
         // 100 ms on a quiet machine.
         assert!(self.worst < seconds(1), "{what}: {:?}", self.worst);
     }
@@ -84,7 +89,8 @@ fn nothing_leaked(agent: &Agent, threads: &[String], fds: usize) {
     wait_until(SOON, "threads and files are as they were", || {
         let now = (agent.threads(), agent.fds());
         let fits = now.0 == threads && now.1 <= fds + 2;
-        fits.then_some(()).ok_or(format!("{now:?}, before: {threads:?}, {fds}"))
+        fits.then_some(())
+            .ok_or(format!("{now:?}, before: {threads:?}, {fds}"))
     });
 }
 
@@ -113,7 +119,9 @@ fn fault_6_dockerd_that_is_stopped_killed_or_frozen_heals_and_delays_no_other_en
     let pid = dockerd.pid_of(&dies);
     dockerd.stop();
     dockerd.kill_container(pid);
-    wait_until(SOON, "the engine is said to be down", || status(&scene, "real") == "down");
+    wait_until(SOON, "the engine is said to be down", || {
+        status(&scene, "real") == "down"
+    });
     calm.live(seconds(2));
     dockerd.restart();
     let name = format!("real die {}dies inferred", dockerd.docker.prefix);
@@ -148,7 +156,10 @@ fn fault_6_an_engine_that_accepts_and_does_not_answer_is_down_soon_and_leaks_not
     let mut calm = Calm::new(&scene, &calm);
     let both = [("calm", calm.engine), ("hung", &hung)];
     let urls = both.map(|(name, engine)| (name, engine.url()));
-    let named = [(urls[0].0, urls[0].1.as_str()), (urls[1].0, urls[1].1.as_str())];
+    let named = [
+        (urls[0].0, urls[0].1.as_str()),
+        (urls[1].0, urls[1].1.as_str()),
+    ];
     let agent = scene.watch(&named, &["-updateInterval=2s"]);
     scene.settle(SOON, &both);
     let (threads, fds) = (agent.threads(), agent.fds());
@@ -160,7 +171,9 @@ fn fault_6_an_engine_that_accepts_and_does_not_answer_is_down_soon_and_leaks_not
         calm.live(seconds(1));
         hung.cut_all();
         calm.live(seconds(2));
-        wait_until(SOON, "the engine is said to be down", || status(&scene, "hung") == "down");
+        wait_until(SOON, "the engine is said to be down", || {
+            status(&scene, "hung") == "down"
+        });
         println!("said to be down after {:?}", began.elapsed());
         hung.behave(&Route::Every);
         scene.settle(seconds(60), &both);
@@ -198,14 +211,18 @@ fn fault_9_churn_404_and_an_inspect_that_hangs_make_only_that_container_late() {
     // Resyncs go on without it.
     for _ in 0..2 {
         let before = scene.number("h", "resyncs");
-        wait_until(SOON, "a resync is closed", || scene.number("h", "resyncs") > before);
+        wait_until(SOON, "a resync is closed", || {
+            scene.number("h", "resyncs") > before
+        });
     }
     calm.change();
     calm.was_in_time("one inspect hangs");
     let lines: Vec<&str> = wanted.iter().map(String::as_str).collect();
     scene.expect_runs(SOON, &lines);
     let name = |id: &str| -> String {
-        scene.redis.query(&["HGET", &format!("docker:containers:{id}"), "name"])
+        scene
+            .redis
+            .query(&["HGET", &format!("docker:containers:{id}"), "name"])
     };
     assert_eq!(name(&stuck), "/stuck", "it keeps its last state");
     engine.behave(&Route::InspectOf(stuck.clone()));
@@ -234,7 +251,9 @@ fn fault_10_a_list_older_than_an_event_neither_deletes_nor_revives() {
     engine.stop(&ended[0]);
     for round in 0..5 {
         let asked = engine.requests(&Route::List);
-        wait_until(SOON, "a list is asked for", || engine.requests(&Route::List) > asked);
+        wait_until(SOON, "a list is asked for", || {
+            engine.requests(&Route::List) > asked
+        });
         let fresh: Vec<String> = (0..3)
             .map(|number| engine.run(Spec::named(&format!("c{round}-{number}"))))
             .collect();
@@ -254,7 +273,9 @@ fn fault_10_a_list_older_than_an_event_neither_deletes_nor_revives() {
     scene.settle(SOON, &[("h", &engine)]);
 
     let mut told: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    scene.redis.query::<()>(&["PUBLISH", "docker_events", "end"]);
+    scene
+        .redis
+        .query::<()>(&["PUBLISH", "docker_events", "end"]);
     loop {
         let text: String = channel.get_message().unwrap().get_payload().unwrap();
         if text == "end" {
@@ -274,10 +295,18 @@ fn fault_10_a_list_older_than_an_event_neither_deletes_nor_revives() {
     }
     for id in &ended {
         // One that ended before it was looked at was never there.
-        assert!(count(id, "delete_container") <= 1, "{id}: {:?}", told.get(id));
+        assert!(
+            count(id, "delete_container") <= 1,
+            "{id}: {:?}",
+            told.get(id)
+        );
         assert!(count(id, "new_container") <= 1, "{id}: {:?}", told.get(id));
     }
-    assert!(scene.runs().values().all(|times| *times == 1), "{:?}", scene.runs());
+    assert!(
+        scene.runs().values().all(|times| *times == 1),
+        "{:?}",
+        scene.runs()
+    );
     assert_eq!(scene.number("h", "drift"), 0, "{}", agent.log());
 }
 
@@ -286,7 +315,10 @@ fn fault_10_names_swapped_by_three_renames_never_point_at_the_wrong_container() 
     need!(redis);
     let scene = Scene::new();
     let engine = scene.engine("d");
-    let ids = [engine.run(Spec::named("left")), engine.run(Spec::named("right"))];
+    let ids = [
+        engine.run(Spec::named("left")),
+        engine.run(Spec::named("right")),
+    ];
     let _agent = scene.watch(&[("h", &engine.url())], &["-updateInterval=1s"]);
     scene.settle(SOON, &[("h", &engine)]);
     let done = AtomicBool::new(false);
@@ -323,7 +355,9 @@ fn fault_10_names_swapped_by_three_renames_never_point_at_the_wrong_container() 
         }
         scene.settle(SOON, &[("h", &engine)]);
         done.store(true, Ordering::Relaxed);
-        watching.join().unwrap_or_else(|_| panic!("a name pointed at the wrong container"))
+        watching
+            .join()
+            .unwrap_or_else(|_| panic!("a name pointed at the wrong container"))
     });
     println!("{looks} looks");
 }
@@ -351,7 +385,11 @@ impl Manager {
     fn hears(&mut self, wanted: &str) {
         let began = Instant::now();
         while !self.last.contains(wanted) {
-            assert!(began.elapsed() < SOON, "waited for `{wanted}`, heard `{}` last", self.last);
+            assert!(
+                began.elapsed() < SOON,
+                "waited for `{wanted}`, heard `{}` last",
+                self.last
+            );
             let mut buffer = [0; 4096];
             let count = self.socket.recv(&mut buffer).unwrap_or(0);
             let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
@@ -383,7 +421,9 @@ fn fault_13_another_engine_at_the_same_address_is_noticed_and_never_mixed_with_t
     }
     let mut mixed = Vec::new();
     wait_until(SOON, "the new engine's containers stand there", || {
-        let found: BTreeSet<String> = scene.redis.query(&["SMEMBERS", "docker:hosts:h:containers"]);
+        let found: BTreeSet<String> = scene
+            .redis
+            .query(&["SMEMBERS", "docker:hosts:h:containers"]);
         if !found.is_subset(&old) && !found.is_disjoint(&old) {
             mixed.push(found.len());
         }
@@ -393,7 +433,11 @@ fn fault_13_another_engine_at_the_same_address_is_noticed_and_never_mixed_with_t
     scene.settle(SOON, &[("h", &other)]);
     agent.wait_log("another engine answers at", seconds(1));
     manager.hears("another engine");
-    assert!(scene.runs().is_empty(), "nothing is inferred: {:?}", scene.runs());
+    assert!(
+        scene.runs().is_empty(),
+        "nothing is inferred: {:?}",
+        scene.runs()
+    );
 }
 
 #[test]
@@ -406,7 +450,11 @@ fn fault_13_one_engine_under_two_host_ids_is_reported_once_and_said_by_the_other
     scene.settle(SOON, &[("agent", &engine)]);
     let mut manager = Manager::new(&scene, "notify");
     let variables = [("NOTIFY_SOCKET", manager.path.as_str())];
-    let second = scene.watch_with(&[("manager", &engine.url())], &["-updateInterval=2s"], &variables);
+    let second = scene.watch_with(
+        &[("manager", &engine.url())],
+        &["-updateInterval=2s"],
+        &variables,
+    );
     second.wait_log("host `manager` is not written", SOON);
     manager.hears("host `manager` is not written");
     manager.hears("agent");
@@ -417,7 +465,9 @@ fn fault_13_one_engine_under_two_host_ids_is_reported_once_and_said_by_the_other
     first.stop(seconds(10));
     wait_until(SOON, "the other takes over", || {
         let host: Option<String> =
-            scene.redis.query(&["HGET", &format!("docker:containers:{id}"), "host"]);
+            scene
+                .redis
+                .query(&["HGET", &format!("docker:containers:{id}"), "host"]);
         host.as_deref() == Some("manager")
     });
     println!("taken over after {:?}", began.elapsed());
@@ -433,7 +483,10 @@ fn fault_13_a_copied_engine_id_on_another_machine_is_another_engine() {
         engine.host_name(name);
         engine.run(Spec::named(name));
     }
-    let agent = scene.watch(&[("one", &one.url()), ("two", &two.url())], &["-updateInterval=2s"]);
+    let agent = scene.watch(
+        &[("one", &one.url()), ("two", &two.url())],
+        &["-updateInterval=2s"],
+    );
     scene.settle(SOON, &[("one", &one), ("two", &two)]);
     assert!(!agent.log().contains("is not written"), "{}", agent.log());
 }

@@ -6,6 +6,7 @@ mod engine;
 mod fake_engine;
 mod faults;
 mod faults_engine;
+mod faults_load;
 mod faults_stream;
 mod kit;
 mod kit_itself;
