@@ -714,25 +714,27 @@ impl Engine {
         now: Time,
         generation: Generation,
         id: &ContainerId,
+        by_slow: bool,
         result: Inspected,
         out: &mut Vec<Outcome>,
     ) {
         let current = generation == self.epoch;
+        if !by_slow {
+            self.answered();
+        }
         let Some(container) = self.containers.get_mut(id) else {
             // Asked for before another engine took this one's place.
-            return self.answered();
+            return;
         };
-        let (slow, mut again) = match container.look {
-            Look::Asked { again } => (false, again),
-            Look::Slow { again } => (true, again),
-            Look::Idle | Look::Queued { .. } => (false, false),
+        let mut again = match container.look {
+            Look::Asked { again } if !by_slow => again,
+            Look::Slow { again } if by_slow => again,
+            // It was given up with its connection, and may have been asked for anew since.
+            _ => return,
         };
         let asked = container.asked;
         container.look = Look::Idle;
         again |= !current;
-        if !slow {
-            self.answered();
-        }
         match result {
             Inspected::Slow if current => {
                 self.container(id).look = Look::Slow { again };

@@ -235,6 +235,11 @@ impl Outbox {
         self.stored.keys()
     }
 
+    /// The containers that wait to be written or to go.
+    pub fn waiting(&self) -> impl Iterator<Item = &ContainerId> {
+        self.dirty.keys()
+    }
+
     /// Bytes of documents that wait.
     pub fn bytes(&self) -> usize {
         self.bytes

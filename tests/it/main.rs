@@ -7,6 +7,8 @@ mod cache;
 mod cli;
 mod fake_engine;
 mod faults;
+mod faults_engine;
+mod faults_load;
 mod faults_setting;
 mod faults_store;
 mod faults_stream;
