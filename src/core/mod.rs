@@ -15,6 +15,8 @@ pub mod outbox;
 pub mod rules;
 mod store;
 mod tell;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -94,6 +96,10 @@ struct Site {
     /// When the day of the shared sets was last renewed.
     shared_at: Time,
     resume_ns: Option<i64>,
+    /// The round whose end waits to be written.
+    closing: Option<u64>,
+    /// A round ended without the store, which was away.
+    unchecked: bool,
 }
 
 /// The machine.
@@ -107,6 +113,8 @@ pub struct Core {
     jobs: Jobs,
     /// Bytes of documents that wait for the store, all hosts together.
     waiting_bytes: usize,
+    /// They were too many when it was looked last.
+    full: bool,
     /// Engines that something happened to since they were settled last.
     woken: BTreeSet<EngineIndex>,
     /// Hosts with something to write.
@@ -152,6 +160,8 @@ impl Core {
                     turn: 0,
                     shared_at: Time::ZERO,
                     resume_ns: None,
+                    closing: None,
+                    unchecked: false,
                 }
             })
             .collect();
@@ -161,6 +171,7 @@ impl Core {
             rules: Rules::new(&entries),
             jobs: Jobs::new(&entries, settings.workers, sites.len()),
             waiting_bytes: 0,
+            full: false,
             woken: (0..sites.len() as u32).map(EngineIndex).collect(),
             writable: BTreeSet::new(),
             start_at: Some(Time::ZERO),
@@ -219,10 +230,13 @@ impl Core {
         if self.stopping.is_none() {
             self.start_engines(now, effects);
             let room = self.waiting_bytes < BUDGET;
+            let relieved = room && self.full;
+            self.full = !room;
             let due: Vec<EngineIndex> = (0..self.sites.len() as u32)
                 .map(EngineIndex)
                 .filter(|index| {
-                    self.woken.contains(index)
+                    relieved
+                        || self.woken.contains(index)
                         || self.sites[index.at()]
                             .engine
                             .deadline()
@@ -239,6 +253,8 @@ impl Core {
         }
         self.ask_store(now, effects);
         while let Some(job) = self.jobs.start(now) {
+            // A successor is not to run it again.
+            self.writable.insert(job.engine);
             effects.push(Effect::Run(Box::new(self.job(job))));
         }
         self.say_status(effects);
@@ -336,16 +352,16 @@ impl Core {
         document: Option<Arc<model::Document>>,
         revision: u64,
     ) {
-        let Some(link) = &mut self.link else {
+        let Some(link) = &self.link else {
             return;
         };
         if matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
             return self.jobs.written(index, &id, revision);
         }
-        let site = &mut self.sites[index.at()];
-        let before = site.outbox.bytes();
-        let wanted = site.outbox.want(&id, document, revision);
-        self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;
+        let wanted = self.outbox(index, |outbox| outbox.want(&id, document, revision));
+        let Some(link) = &mut self.link else {
+            return;
+        };
         match wanted {
             Wanted::Later => {
                 self.writable.insert(index);
@@ -355,6 +371,15 @@ impl Core {
                 None => self.jobs.written(index, &id, revision),
             },
         }
+    }
+
+    /// Changes what waits for the store, and keeps count of the bytes.
+    fn outbox<T>(&mut self, index: EngineIndex, change: impl FnOnce(&mut Outbox) -> T) -> T {
+        let outbox = &mut self.sites[index.at()].outbox;
+        let before = outbox.bytes();
+        let done = change(outbox);
+        self.waiting_bytes = self.waiting_bytes + outbox.bytes() - before;
+        done
     }
 
     /// Something happened: into the stream, and to the handlers.
@@ -437,7 +462,7 @@ impl Core {
             Level::Info,
             format!("Started monitoring Docker events ({})", site.name),
         ));
-        if was_down {
+        if was_down && self.link.is_some() {
             site.outbox.notify(Notice::HostUp);
             self.writable.insert(index);
         }
@@ -452,8 +477,10 @@ impl Core {
         self.status_stale = true;
         let site = &mut self.sites[index.at()];
         site.down_since = Some(now);
-        site.outbox.notify(Notice::HostDown);
-        self.writable.insert(index);
+        if self.link.is_some() {
+            site.outbox.notify(Notice::HostDown);
+            self.writable.insert(index);
+        }
     }
 
     fn replaced(&mut self, index: EngineIndex, effects: &mut Vec<Effect>) {
@@ -480,22 +507,31 @@ impl Core {
             self.state(index, id, None, 0);
         }
         match &mut self.link {
-            Some(link) if link.is_ours(index) => link.audit(index),
-            _ => self.sites[index.at()]
-                .engine
-                .end_round(now, &mut self.random),
+            Some(link) if link.is_ours(index) && link.is_open() => link.audit(index),
+            _ => self.go_on(now, index),
         }
+    }
+
+    /// The store is not there, or not ours: the engine's round does not wait for it. Once the store is back there will be another.
+    fn go_on(&mut self, now: Time, index: EngineIndex) {
+        let site = &mut self.sites[index.at()];
+        site.unchecked = true;
+        site.engine.end_round(now, &mut self.random);
     }
 
     /// Ends a resync in the store.
     fn close(&mut self, now: Time, index: EngineIndex, stamp: bool) {
-        let ours = self.link.as_ref().is_some_and(|link| link.is_ours(index));
-        let site = &mut self.sites[index.at()];
-        if !ours {
-            if stamp {
-                site.engine.end_round(now, &mut self.random);
-            }
+        let link = self.link.as_ref().filter(|link| link.is_ours(index));
+        let open = link.is_some_and(Link::is_open);
+        if stamp && !open {
+            return self.go_on(now, index);
+        }
+        if link.is_none() {
             return;
+        }
+        let site = &mut self.sites[index.at()];
+        if stamp {
+            site.closing = site.engine.round();
         }
         if !stamp && site.outbox.is_closing() {
             return;
@@ -513,15 +549,15 @@ impl Core {
     fn forget_at(&self, site: &Site) -> Option<Time> {
         let after = self.settings.cache.as_ref()?.forget_after;
         let since = site.down_since?;
-        (!site.outbox.is_forgotten()).then_some(since + after)
+        let ours = self.link.as_ref()?.is_ours(site.index);
+        (ours && !site.outbox.is_forgotten()).then_some(since + after)
     }
 
     /// Engines that have been away for longer than `forget_after` take their host with them.
     fn forget_lost_engines(&mut self, now: Time, effects: &mut Vec<Effect>) {
         for index in (0..self.sites.len() as u32).map(EngineIndex) {
             let site = &self.sites[index.at()];
-            let due = self.forget_at(site).is_some_and(|at| at <= now);
-            if due && self.link.as_ref().is_some_and(|link| link.is_ours(index)) {
+            if self.forget_at(site).is_some_and(|at| at <= now) {
                 let site = &mut self.sites[index.at()];
                 effects.push(Effect::Log(
                     Level::Warn,
@@ -530,8 +566,8 @@ impl Core {
                         site.name
                     ),
                 ));
-                site.outbox.forget();
                 site.reported = false;
+                self.outbox(index, Outbox::forget);
                 self.writable.insert(index);
             }
         }
@@ -558,24 +594,21 @@ impl Core {
         }
         self.jobs.close();
         effects.push(Effect::CancelRuns);
-        let released = match &mut self.link {
-            Some(link) if !link.ours().is_empty() && link.is_open() => {
-                link.release();
-                false
-            }
-            _ => true,
-        };
+        if let Some(link) = &mut self.link {
+            link.leave();
+        }
         self.stopping = Some(Stopping {
             release_by: now + RELEASE,
-            released,
+            released: false,
             said: false,
         });
     }
 
     fn finish(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let running = self.jobs.running();
+        let left = self.link.as_ref().is_none_or(Link::has_left);
         if let Some(stop) = &mut self.stopping {
-            stop.released |= stop.release_by <= now;
+            stop.released |= left || stop.release_by <= now;
             if stop.released && running == 0 && !stop.said {
                 stop.said = true;
                 effects.push(Effect::Stopped);
