@@ -8,8 +8,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Time;
-use super::backoff::{Backoff, Random};
+use super::backoff::{Backoff, Complaints, Random};
 use super::continuity::{Continuity, Gap, Verdict};
+use super::known::Known;
 use super::message::{Effect, Generation, Inspected, Level, StreamEnd};
 use crate::model::{ContainerId, Document, EngineIndex, Event, Hello, Row, Summary};
 use crate::store::FoundRun;
@@ -28,6 +29,17 @@ const GOOD: Time = Time::from_secs(10);
 
 /// How long to wait before an inspect or a list that failed is asked for again.
 const ASK_AGAIN: Time = Time::from_secs(1);
+
+/// For which answers there is room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// So many documents wait for the store that no more may.
+    None,
+    /// A resync would only get ahead of the store.
+    Urgent,
+    /// Whatever there is to ask.
+    All,
+}
 
 /// What an engine's machine is told at its birth.
 #[derive(Clone, Debug)]
@@ -191,9 +203,11 @@ pub struct Engine {
     down: bool,
     ever_up: bool,
     error: String,
+    complaints: Complaints,
     backoff: Backoff,
 
     containers: HashMap<ContainerId, Container>,
+    known: Known,
     urgent: VecDeque<ContainerId>,
     background: VecDeque<ContainerId>,
     /// Containers whose inspect failed, and when they are asked for again.
@@ -204,8 +218,7 @@ pub struct Engine {
     hung: HashSet<(Generation, ContainerId)>,
     listing: Option<u64>,
     list_at: Time,
-    /// Why the last list failed.
-    list_error: String,
+    list_complaints: Complaints,
     round: Option<Round>,
     round_wanted: bool,
     rounds: u64,
@@ -218,8 +231,6 @@ pub struct Engine {
     heals: Option<u64>,
     /// Until when it had its say: what it found may still be waiting to be told.
     excused_until: Time,
-    /// This is the first stream: what it tells of the time before us is newer than what the last agent left.
-    first_stream: bool,
     last_event_ns: i64,
     counters: Counters,
 }
@@ -241,8 +252,10 @@ impl Engine {
             down: false,
             ever_up: false,
             error: String::new(),
+            complaints: Complaints::default(),
             backoff: Backoff::new(Time::from_millis(200), Time::from_secs(10)),
             containers: HashMap::new(),
+            known: Known::default(),
             urgent: VecDeque::new(),
             background: VecDeque::new(),
             failed: VecDeque::new(),
@@ -250,7 +263,7 @@ impl Engine {
             hung: HashSet::new(),
             listing: None,
             list_at: Time::ZERO,
-            list_error: String::new(),
+            list_complaints: Complaints::default(),
             round: None,
             round_wanted: false,
             rounds: 0,
@@ -260,7 +273,6 @@ impl Engine {
             baseline: true,
             heals: None,
             excused_until: Time::ZERO,
-            first_stream: true,
             last_event_ns: 0,
             counters: Counters::default(),
         }
@@ -343,6 +355,11 @@ impl Engine {
             .and_then(|container| container.facts.as_ref())
     }
 
+    /// What was said of containers lately, also of those that are gone.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
     /// Is this container to be reported? One whose first inspect has not come back may be.
     pub fn reports(&self, id: &ContainerId) -> bool {
         self.containers.get(id).is_some_and(|container| {
@@ -373,7 +390,6 @@ impl Engine {
             return;
         }
         let renewal = matches!(self.link, Link::Connecting { renewal: true });
-        self.first_stream = !self.ever_up;
         let predecessor = self.predecessor.take().unwrap_or_default();
         let replaced = match &self.hello {
             // An engine need not say who it is.
@@ -403,6 +419,7 @@ impl Engine {
             self.down = false;
             self.ever_up = true;
             self.error.clear();
+            self.complaints.clear();
             out.push(Outcome::Up);
         }
     }
@@ -427,6 +444,7 @@ impl Engine {
             self.continuity.ended(now, self.clock_ns(now));
             if lived >= GOOD {
                 self.backoff.reset();
+                self.complaints.clear();
             }
         }
         if end == StreamEnd::Renewal && lived.is_some() {
@@ -453,8 +471,8 @@ impl Engine {
             ),
             StreamEnd::Failed(error) => (error, Level::Warn),
         };
-        if self.error != what {
-            self.error.clone_from(&what);
+        self.error.clone_from(&what);
+        if self.complaints.is_new(&what) {
             out.push(Outcome::Effect(Effect::Log(level, what)));
         }
         if lived.is_none() && !self.down {
@@ -495,6 +513,7 @@ impl Engine {
     /// Another engine answers: whatever was known is gone, and nothing may be inferred from it.
     fn forget_all(&mut self) {
         self.containers.clear();
+        self.known = Known::default();
         self.urgent.clear();
         self.background.clear();
         self.failed.clear();
@@ -531,16 +550,22 @@ impl Engine {
         if let Some(id) = container.filter(|id| !noise && !id.as_str().is_empty()) {
             revision = self.touch(now, &id);
             let told = match (&*event.kind, event.verb()) {
+                // Nobody is told it; what was told before stands.
+                _ if verdict == Verdict::Old => None,
                 ("container", "start") => Some(Told::Running(None)),
                 ("container", "die") => Some(Told::Nothing),
                 _ => None,
             };
-            // Later, what is from before us was followed by what was told since.
-            if let Some(told) = told.filter(|_| verdict != Verdict::Old || self.first_stream) {
-                let container = self.container(&id);
+            let container = self.container(&id);
+            let facts = container.facts.as_ref();
+            let labels_lie = facts.is_some_and(|facts| facts.labels_lie);
+            if let Some(told) = told {
                 container.told = told;
                 container.told_at = revision;
                 container.old = false;
+            }
+            if &*event.kind == "container" {
+                self.known.heard(&id, &event, revision, labels_lie);
             }
         }
         if verdict != Verdict::Old {
@@ -648,14 +673,13 @@ impl Engine {
                 self.round = None;
                 self.want_round(now);
                 self.list_at = now + ASK_AGAIN;
-                if self.list_error != error {
-                    self.list_error.clone_from(&error);
+                if self.list_complaints.is_new(&error) {
                     out.push(Outcome::Effect(Effect::Log(Level::Warn, error)));
                 }
                 return;
             }
         };
-        self.list_error.clear();
+        self.list_complaints.clear();
         let listed: HashSet<&ContainerId> = rows.iter().map(|row| &row.id).collect();
         // Lists are made without the containers' locks: one that an event touched a moment before may be missing although it is there.
         let recent = |container: &Container| container.touched.is_some_and(|at| at + SETTLE > now);
@@ -818,7 +842,7 @@ impl Engine {
         }
     }
 
-    /// The syncer answered the next inspect of those that it was asked for.
+    /// One inspect of the oldest ask was answered: the syncer goes through them in order.
     fn answered(&mut self) {
         if let Some(left) = self.asks.front_mut() {
             *left -= 1;
@@ -838,6 +862,7 @@ impl Engine {
         out: &mut Vec<Outcome>,
     ) {
         let all = self.rules.all;
+        self.known.seen(id, asked, &document.summary);
         let container = self.container(id);
         container.gone = false;
         container.member = member.unwrap_or(container.member);
@@ -950,18 +975,19 @@ impl Engine {
 
     // ---- time
 
-    /// Does all that is due, and asks the engine what there is to ask. `room` is false while documents wait for the store that nobody can take.
-    pub fn settle(&mut self, now: Time, room: bool, out: &mut Vec<Outcome>) {
+    /// Does all that is due, and asks the engine what there is to ask, as far as there is `room` for the answers. `true`: there is more to ask as
+    /// soon as there is room.
+    pub fn settle(&mut self, now: Time, room: Room, out: &mut Vec<Outcome>) -> bool {
         if let Link::Waiting(at) = self.link
             && at <= now
         {
             self.connect(false, out);
         }
-        if self.continuity.deadline().is_some_and(|at| at <= now) {
-            if self.continuity.replay_over().is_some() {
-                let why = "the engine no longer has all events since the last one seen";
-                self.gap(now, why, out);
-            }
+        if self.continuity.deadline().is_some_and(|at| at <= now)
+            && self.continuity.replay_over().is_some()
+        {
+            let why = "the engine no longer has all events since the last one seen";
+            self.gap(now, why, out);
         }
         while let Some((at, id)) = self.suspects.front().cloned()
             && at <= now
@@ -976,9 +1002,7 @@ impl Engine {
             }
             self.want_round(now);
         }
-        if self.is_live() {
-            self.ask(now, room, out);
-        }
+        self.is_live() && self.ask(now, room, out)
     }
 
     fn is_live(&self) -> bool {
@@ -989,7 +1013,7 @@ impl Engine {
             )
     }
 
-    fn ask(&mut self, now: Time, room: bool, out: &mut Vec<Outcome>) {
+    fn ask(&mut self, now: Time, room: Room, out: &mut Vec<Outcome>) -> bool {
         if self.round_wanted
             && self.round.is_none()
             && self.listing.is_none()
@@ -1017,12 +1041,12 @@ impl Engine {
             self.failed.pop_front();
             self.touch(now, &id);
         }
-        if !room {
-            return;
-        }
         // Two asks at the most: one that is being worked on, and one of touched containers behind it.
-        while self.asks.is_empty() || (self.asks.len() == 1 && !self.urgent.is_empty()) {
+        while self.asks.is_empty() || (self.asks.len() < 2 && !self.urgent.is_empty()) {
             let urgent = !self.urgent.is_empty();
+            if room == Room::None || (room == Room::Urgent && !urgent) {
+                return urgent || !self.background.is_empty();
+            }
             let ids = self.next_ids(urgent);
             if ids.is_empty() && !urgent {
                 break;
@@ -1039,6 +1063,7 @@ impl Engine {
                 check_filters: urgent && self.rules.filtered,
             }));
         }
+        false
     }
 
     fn next_ids(&mut self, urgent: bool) -> Vec<ContainerId> {

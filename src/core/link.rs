@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Time;
-use super::backoff::{Backoff, Random};
+use super::backoff::{Backoff, Complaints, Random};
 use super::message::StoreRequest;
 use crate::model::{ContainerId, EngineIndex};
 use crate::store::{Batch, Claim, Happening, Holder, HostBatch};
@@ -59,6 +59,8 @@ pub struct Link {
     leaving: bool,
     /// Why the store does not answer; empty when it does.
     pub error: String,
+    /// What was logged of that.
+    pub complaints: Complaints,
     /// Requests that failed.
     pub errors: u64,
     /// Half of what a transaction may hold, as often as one has timed out.
@@ -82,6 +84,7 @@ impl Link {
             flights: VecDeque::new(),
             leaving: false,
             error: String::new(),
+            complaints: Complaints::default(),
             errors: 0,
             halvings: 0,
         }
@@ -186,6 +189,7 @@ impl Link {
     pub fn opened(&mut self, now: Time) {
         self.open = true;
         self.beat_at = now;
+        self.complaints.clear();
         self.backoff.reset();
     }
 

@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod continuity;
 pub mod engine;
 pub mod jobs;
+pub mod known;
 pub mod link;
 pub mod message;
 pub mod outbox;
@@ -26,7 +27,7 @@ use crate::store::{Happening, Notice};
 
 use backoff::Random;
 use engine::{Engine, Outcome};
-use jobs::{Added, Jobs};
+use jobs::{Added, Hold, Jobs};
 use link::{Link, Tenancy};
 use outbox::{Outbox, Wanted};
 use rules::{Rules, Subject};
@@ -40,6 +41,9 @@ pub type Time = std::time::Duration;
 
 /// Documents that wait for the store may take so many bytes; beyond, their containers are inspected again later.
 const BUDGET: usize = 32 << 20;
+
+/// A resync may be so far ahead of the store: enough that the store never waits for it.
+const AHEAD: usize = 1 << 20;
 
 /// How long engines wait at the start for the store to say where the last agent stopped.
 const WAIT_FOR_STORE: Time = Time::from_secs(2);
@@ -113,10 +117,10 @@ pub struct Core {
     jobs: Jobs,
     /// Bytes of documents that wait for the store, all hosts together.
     waiting_bytes: usize,
-    /// They were too many when it was looked last.
-    full: bool,
     /// Engines that something happened to since they were settled last.
     woken: BTreeSet<EngineIndex>,
+    /// Engines that have more to ask as soon as the store has taken what waits.
+    starved: BTreeSet<EngineIndex>,
     /// Hosts with something to write.
     writable: BTreeSet<EngineIndex>,
     start_at: Option<Time>,
@@ -171,8 +175,8 @@ impl Core {
             rules: Rules::new(&entries),
             jobs: Jobs::new(&entries, settings.workers, sites.len()),
             waiting_bytes: 0,
-            full: false,
             woken: (0..sites.len() as u32).map(EngineIndex).collect(),
+            starved: BTreeSet::new(),
             writable: BTreeSet::new(),
             start_at: Some(Time::ZERO),
             status: String::new(),
@@ -229,14 +233,18 @@ impl Core {
     pub fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.stopping.is_none() {
             self.start_engines(now, effects);
-            let room = self.waiting_bytes < BUDGET;
-            let relieved = room && self.full;
-            self.full = !room;
+            let room = match self.waiting_bytes {
+                ..AHEAD => engine::Room::All,
+                AHEAD..BUDGET => engine::Room::Urgent,
+                _ => engine::Room::None,
+            };
+            if room != engine::Room::None {
+                self.woken.append(&mut self.starved);
+            }
             let due: Vec<EngineIndex> = (0..self.sites.len() as u32)
                 .map(EngineIndex)
                 .filter(|index| {
-                    relieved
-                        || self.woken.contains(index)
+                    self.woken.contains(index)
                         || self.sites[index.at()]
                             .engine
                             .deadline()
@@ -246,7 +254,9 @@ impl Core {
             self.woken.clear();
             for index in due {
                 let mut out = Vec::new();
-                self.sites[index.at()].engine.settle(now, room, &mut out);
+                if self.sites[index.at()].engine.settle(now, room, &mut out) {
+                    self.starved.insert(index);
+                }
                 self.follow(now, index, out, effects);
             }
             self.forget_lost_engines(now, effects);
@@ -353,10 +363,14 @@ impl Core {
         revision: u64,
     ) {
         let Some(link) = &self.link else {
-            return;
-        };
-        if matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
             return self.jobs.written(index, &id, revision);
+        };
+        if !link.is_open() || !link.is_ours(index) {
+            // Nobody waits for a store that does not take it; but one may wait for the document.
+            self.jobs.written(index, &id, revision);
+        }
+        if matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
+            return;
         }
         let wanted = self.outbox(index, |outbox| outbox.want(&id, document, revision));
         let Some(link) = &mut self.link else {
@@ -418,6 +432,16 @@ impl Core {
             .link
             .as_ref()
             .is_some_and(|link| link.is_open() && link.is_ours(index));
+        let hidden = event.verb() == "die"
+            && event
+                .container()
+                .is_some_and(|id| site.engine.known().hides_exit_code(id));
+        let hold = match revision {
+            0 => Hold::Nothing,
+            revision if hidden => Hold::Document(revision),
+            revision if wait => Hold::Written(revision),
+            _ => Hold::Nothing,
+        };
         for place in matches.entries {
             let entry = self.rules.entry(place).clone();
             if let Some(text) = &entry.log {
@@ -430,8 +454,7 @@ impl Core {
             if entry.command.is_none() {
                 continue;
             }
-            let revision = Some(revision).filter(|revision| wait && *revision > 0);
-            let added = self.jobs.add(now, place, index, &event, inferred, revision);
+            let added = self.jobs.add(now, place, index, &event, inferred, hold);
             if added == Added::Dropped(true) && self.stopping.is_none() {
                 effects.push(Effect::Log(
                     Level::Warn,
@@ -462,14 +485,16 @@ impl Core {
             Level::Info,
             format!("Started monitoring Docker events ({})", site.name),
         ));
-        if was_down && self.link.is_some() {
-            site.outbox.notify(Notice::HostUp);
-            self.writable.insert(index);
-        }
-        if let Some(link) = &mut self.link
-            && *link.tenancy(index) == Tenancy::Off
-        {
-            link.set_tenancy(index, Tenancy::Wanted(now));
+        match &mut self.link {
+            // The host was forgotten: it will be a new one.
+            Some(link) if *link.tenancy(index) == Tenancy::Off => {
+                link.set_tenancy(index, Tenancy::Wanted(now));
+            }
+            Some(_) if was_down => {
+                site.outbox.notify(Notice::HostUp);
+                self.writable.insert(index);
+            }
+            _ => {}
         }
     }
 
@@ -542,10 +567,13 @@ impl Core {
         if renew {
             site.shared_at = now;
         }
-        site.outbox.close(stamp, (site.turn, 10), renew);
+        // Ten turns must be over long before the day of the shared sets is.
+        let turns = if self.settings.interval > hour { 1 } else { 10 };
+        site.outbox.close(stamp, (site.turn, turns), renew);
         self.writable.insert(index);
     }
 
+    /// When this host leaves the store, if that is for us to do.
     fn forget_at(&self, site: &Site) -> Option<Time> {
         let after = self.settings.cache.as_ref()?.forget_after;
         let since = site.down_since?;

@@ -164,12 +164,12 @@ fn in_our_words(wire: WireEvent) -> Event {
     match &*event.kind {
         "container" => settle_action(&mut event, &wire.health_status.0),
         // Podman's own id is that of the container; Docker tells it as an attribute.
-        "network" if matches!(&*event.action, "connect" | "disconnect") => {
-            if event.attribute("container").is_none() {
-                event
-                    .attributes
-                    .push(("container".into(), event.id.clone()));
-            }
+        "network"
+            if matches!(&*event.action, "connect" | "disconnect")
+                && event.attribute("container").is_none() =>
+        {
+            let id = event.id.clone();
+            event.attributes.push(("container".into(), id));
         }
         _ => {}
     }

@@ -10,6 +10,9 @@ mod fence;
 pub mod keys;
 mod link;
 mod lost;
+#[cfg(test)]
+pub mod memory;
+mod open;
 pub mod redis;
 mod sweep;
 mod take;
@@ -147,6 +150,8 @@ pub struct Audit {
     pub manifest: Vec<(ContainerId, String)>,
     /// The host is in `<p>:hosts` and has a hash.
     pub host: bool,
+    /// For a self-check only: the digest of each container's JSON, and whether its hash names this host.
+    pub documents: Vec<(ContainerId, Option<u64>, bool)>,
 }
 
 /// One transaction.

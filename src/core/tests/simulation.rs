@@ -40,8 +40,8 @@ struct Faults {
 
 impl Faults {
     fn new(random: &mut Random) -> Self {
-        let quiet = random.next().is_multiple_of(5);
-        let mut some = || !quiet && random.next().is_multiple_of(2);
+        let quiet = random.draw().is_multiple_of(5);
+        let mut some = || !quiet && random.draw().is_multiple_of(2);
         Faults {
             drops: some(),
             breaks: some(),
@@ -74,7 +74,7 @@ impl Simulation {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let faults = Faults::new(&mut random);
-        let engines = 1 + random.next() as usize % 3;
+        let engines = 1 + random.draw() as usize % 3;
         let mut settings = settings(&["a", "b", "c"][..engines]);
         settings.seed = seed;
         settings.workers = 4;
@@ -95,11 +95,11 @@ impl Simulation {
             .into(),
         ]);
         if let Some(cache) = &mut settings.cache {
-            cache.all = random.next().is_multiple_of(2);
-            cache.filtered = random.next().is_multiple_of(3);
-            cache.forget_after = Time::from_secs(5 + random.next() % 60);
+            cache.all = random.draw().is_multiple_of(2);
+            cache.filtered = random.draw().is_multiple_of(3);
+            cache.forget_after = Time::from_secs(5 + random.draw() % 60);
         }
-        if random.next().is_multiple_of(6) {
+        if random.draw().is_multiple_of(6) {
             settings.cache = None;
         }
         Simulation {
@@ -116,11 +116,11 @@ impl Simulation {
     }
 
     fn one_in(&mut self, n: u64) -> bool {
-        self.random.next().is_multiple_of(n)
+        self.random.draw().is_multiple_of(n)
     }
 
     fn below(&mut self, n: usize) -> usize {
-        (self.random.next() % n.max(1) as u64) as usize
+        (self.random.draw() % n.max(1) as u64) as usize
     }
 
     fn engine(&mut self) -> usize {
@@ -184,7 +184,7 @@ impl Simulation {
 
     fn noise(&mut self) {
         let at = self.engine();
-        match self.random.next() % 20 {
+        match self.random.draw() % 20 {
             0..=2 => self.containers(at),
             3..=6 => {
                 self.world.hear(at);
@@ -215,10 +215,10 @@ impl Simulation {
                 }
             }
             17 => {
-                let time = match self.random.next() % 12 {
+                let time = match self.random.draw() % 12 {
                     0 => 2500,
                     1 => 700,
-                    _ => self.random.next() % 60,
+                    _ => self.random.draw() % 60,
                 };
                 if time > 500 && !self.faults.breaks {
                     self.drain();
@@ -259,7 +259,7 @@ impl Simulation {
         if new {
             self.ids += 1;
             let id = format!("c{}", self.ids);
-            let image = format!("image{}", self.random.next() % 3);
+            let image = format!("image{}", self.random.draw() % 3);
             let member = !self.one_in(3);
             let docker = &mut self.world.dockers[at];
             docker.create(now, &id, &format!("n-{id}"), &image, told);
@@ -271,7 +271,7 @@ impl Simulation {
         }
         let id = ids[self.below(ids.len())].clone();
         let other = ids[self.below(ids.len())].clone();
-        let pick = self.random.next() % 10;
+        let pick = self.random.draw() % 10;
         let docker = &mut self.world.dockers[at];
         let running = docker.containers[&id].running;
         match (pick, running) {
@@ -311,9 +311,9 @@ impl Simulation {
     /// Something goes wrong, or right again.
     fn trouble(&mut self, at: usize) {
         let faults = self.faults;
-        match self.random.next() % 16 {
+        match self.random.draw() % 16 {
             0..=1 if faults.breaks => {
-                let end = match self.random.next() % 3 {
+                let end = match self.random.draw() % 3 {
                     0 => StreamEnd::Closed,
                     1 => StreamEnd::Silent,
                     _ => StreamEnd::Failed("connection reset".into()),
@@ -341,12 +341,12 @@ impl Simulation {
                 }
             }
             7 if faults.clock && self.one_in(4) => {
-                let step = (self.random.next() % 7200) as i64 - 3600;
+                let step = (self.random.draw() % 7200) as i64 - 3600;
                 self.world.dockers[at].skew_ns += step * 1_000_000_000;
             }
             8 if faults.store => self.world.store.up = false,
             9..=10 => self.world.store.up = true,
-            11 if faults.store && self.one_in(2) => match self.random.next() % 3 {
+            11 if faults.store && self.one_in(2) => match self.random.draw() % 3 {
                 0 => self.world.store.flush(),
                 1 => {
                     let host = &mut self.world.store.hosts[at];
@@ -366,7 +366,7 @@ impl Simulation {
             }
             13 if faults.restarts && self.one_in(6) => self.restart(),
             14 if faults.breaks && self.one_in(4) => {
-                let time = Time::from_secs(1 + self.random.next() % 40);
+                let time = Time::from_secs(1 + self.random.draw() % 40);
                 self.pass(time);
             }
             _ => {}
@@ -374,7 +374,7 @@ impl Simulation {
     }
 
     fn revive(&mut self, at: usize) {
-        let random = self.random.next();
+        let random = self.random.draw();
         let now = self.world.now;
         let no_events = self.world.counters(at).events == 0;
         let docker = &mut self.world.dockers[at];

@@ -325,6 +325,7 @@ impl Store {
                 .map(|(id, image)| (ContainerId::from(id.as_str()), image.clone()))
                 .collect(),
             host: state.known && !state.fields.is_empty(),
+            documents: Vec::new(),
         }
     }
 
