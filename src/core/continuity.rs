@@ -137,11 +137,14 @@ impl Continuity {
             }
             _ => None,
         };
+        // A stream may end before its replay was over; what that had to prove is left to this one.
+        let unproven = self.replay.take().filter(|replay| !replay.linked);
+        let last = unproven.and_then(|replay| replay.last);
         self.replay = Some(Replay {
             renewal,
             until: now + REPLAY,
             away_ns,
-            last: self.order.back().map(|(key, _)| *key),
+            last: last.or(self.order.back().map(|(key, _)| *key)),
             linked: false,
             events: 0,
             inside: false,
@@ -365,6 +368,19 @@ mod tests {
         }
         assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
         assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn a_stream_that_ends_at_once_hides_no_gap() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.ended(at(2), T0 + 2 * SECOND);
+        stream.connected(at(900), T0 + 900 * SECOND, false);
+        stream.judge(&event(800));
+        stream.ended(at(901), T0 + 901 * SECOND);
+        stream.connected(at(901), T0 + 901 * SECOND, true);
+        assert_eq!(stream.judge(&event(800)).0, Verdict::Seen);
+        assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub mod outbox;
 pub mod rules;
 mod store;
 mod tell;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -100,6 +102,10 @@ struct Site {
     resume_ns: Option<i64>,
     /// Another engine took the place of the one that was watched at first.
     replaced: bool,
+    /// The round whose end waits to be written.
+    closing: Option<u64>,
+    /// A round ended without the store, which was away.
+    unchecked: bool,
 }
 
 /// The machine.
@@ -161,6 +167,8 @@ impl Core {
                     shared_at: Time::ZERO,
                     resume_ns: None,
                     replaced: false,
+                    closing: None,
+                    unchecked: false,
                 }
             })
             .collect();
@@ -259,6 +267,8 @@ impl Core {
         }
         self.ask_store(now, effects);
         while let Some(job) = self.jobs.start(now) {
+            // A successor is not to run it again.
+            self.writable.insert(job.engine);
             effects.push(Effect::Run(Box::new(self.job(job))));
         }
         self.say_status(effects);
@@ -356,7 +366,7 @@ impl Core {
         document: Option<Arc<model::Document>>,
         revision: u64,
     ) {
-        let Some(link) = &mut self.link else {
+        let Some(link) = &self.link else {
             return self.jobs.written(index, &id, revision);
         };
         if !link.is_open() || !link.is_ours(index) {
@@ -366,10 +376,10 @@ impl Core {
         if matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
             return;
         }
-        let site = &mut self.sites[index.at()];
-        let before = site.outbox.bytes();
-        let wanted = site.outbox.want(&id, document, revision);
-        self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;
+        let wanted = self.outbox(index, |outbox| outbox.want(&id, document, revision));
+        let Some(link) = &mut self.link else {
+            return;
+        };
         match wanted {
             Wanted::Later => {
                 self.writable.insert(index);
@@ -379,6 +389,15 @@ impl Core {
                 None => self.jobs.written(index, &id, revision),
             },
         }
+    }
+
+    /// Changes what waits for the store, and keeps count of the bytes.
+    fn outbox<T>(&mut self, index: EngineIndex, change: impl FnOnce(&mut Outbox) -> T) -> T {
+        let outbox = &mut self.sites[index.at()].outbox;
+        let before = outbox.bytes();
+        let done = change(outbox);
+        self.waiting_bytes = self.waiting_bytes + outbox.bytes() - before;
+        done
     }
 
     /// Something happened: into the stream, and to the handlers.
@@ -475,7 +494,7 @@ impl Core {
             Some(link) if *link.tenancy(index) == Tenancy::Off => {
                 link.set_tenancy(index, Tenancy::Wanted(now));
             }
-            _ if was_down => {
+            Some(_) if was_down => {
                 site.outbox.notify(Notice::HostUp);
                 self.writable.insert(index);
             }
@@ -487,8 +506,10 @@ impl Core {
         self.status_stale = true;
         let site = &mut self.sites[index.at()];
         site.down_since = Some(now);
-        site.outbox.notify(Notice::HostDown);
-        self.writable.insert(index);
+        if self.link.is_some() {
+            site.outbox.notify(Notice::HostDown);
+            self.writable.insert(index);
+        }
     }
 
     /// Another engine answers: nothing of the old one may stand beside what the new one has.
@@ -523,22 +544,31 @@ impl Core {
             self.state(index, id, None, 0);
         }
         match &mut self.link {
-            Some(link) if link.is_ours(index) => link.audit(index),
-            _ => self.sites[index.at()]
-                .engine
-                .end_round(now, &mut self.random),
+            Some(link) if link.is_ours(index) && link.is_open() => link.audit(index),
+            _ => self.go_on(now, index),
         }
+    }
+
+    /// The store is not there, or not ours: the engine's round does not wait for it. Once the store is back there will be another.
+    fn go_on(&mut self, now: Time, index: EngineIndex) {
+        let site = &mut self.sites[index.at()];
+        site.unchecked = true;
+        site.engine.end_round(now, &mut self.random);
     }
 
     /// Ends a resync in the store.
     fn close(&mut self, now: Time, index: EngineIndex, stamp: bool) {
-        let ours = self.link.as_ref().is_some_and(|link| link.is_ours(index));
-        let site = &mut self.sites[index.at()];
-        if !ours {
-            if stamp {
-                site.engine.end_round(now, &mut self.random);
-            }
+        let link = self.link.as_ref().filter(|link| link.is_ours(index));
+        let open = link.is_some_and(Link::is_open);
+        if stamp && !open {
+            return self.go_on(now, index);
+        }
+        if link.is_none() {
             return;
+        }
+        let site = &mut self.sites[index.at()];
+        if stamp {
+            site.closing = site.engine.round();
         }
         if !stamp && site.outbox.is_closing() {
             return;
@@ -576,8 +606,8 @@ impl Core {
                         site.name
                     ),
                 ));
-                site.outbox.forget();
                 site.reported = false;
+                self.outbox(index, Outbox::forget);
                 self.writable.insert(index);
             }
         }
@@ -604,24 +634,21 @@ impl Core {
         }
         self.jobs.close();
         effects.push(Effect::CancelRuns);
-        let released = match &mut self.link {
-            Some(link) if !link.ours().is_empty() && link.is_open() => {
-                link.release();
-                false
-            }
-            _ => true,
-        };
+        if let Some(link) = &mut self.link {
+            link.leave();
+        }
         self.stopping = Some(Stopping {
             release_by: now + RELEASE,
-            released,
+            released: false,
             said: false,
         });
     }
 
     fn finish(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let running = self.jobs.running();
+        let left = self.link.as_ref().is_none_or(Link::has_left);
         if let Some(stop) = &mut self.stopping {
-            stop.released |= stop.release_by <= now;
+            stop.released |= left || stop.release_by <= now;
             if stop.released && running == 0 && !stop.said {
                 stop.said = true;
                 effects.push(Effect::Stopped);
