@@ -280,6 +280,14 @@ impl Core {
                 ),
             ));
         }
+        if site.selfcheck.is_some() {
+            effects.extend(again.iter().map(|id| {
+                let id = id.short();
+                let text =
+                    format!("selfcheck: container `{id}` is not in the Cache as it was written");
+                Effect::Log(Level::Warn, text)
+            }));
+        }
         if again.is_empty() {
             return self.close(now, index, true);
         }
