@@ -58,6 +58,8 @@ pub struct Continuity {
     replay: Option<Replay>,
     /// The engine's clock when the present connection was made.
     connected_ns: i64,
+    /// A resync has healed whatever was lost up to this stamp; only the next replay can still bring it up.
+    healed_ns: Option<i64>,
     /// When the last connection ended: our clock, and the engine's as far as we know it.
     ended: Option<(Time, i64)>,
 }
@@ -93,6 +95,7 @@ impl Continuity {
             horizon_ns: resume_ns,
             replay: None,
             connected_ns: 0,
+            healed_ns: None,
             ended: None,
         }
     }
@@ -172,6 +175,7 @@ impl Continuity {
                         && replay
                             .away_ns
                             .is_none_or(|(from, to)| event.time_ns <= from || event.time_ns > to),
+                    healed: self.healed_ns.is_some_and(|ns| event.time_ns <= ns),
                     complete: self.order.len() < MEMORY,
                     lost_while_connected: self
                         .ended
@@ -194,6 +198,7 @@ impl Continuity {
     /// The replay must be over by now: was the stretch that was seen before in it?
     pub fn replay_over(&mut self) -> Option<Gap> {
         let replay = self.replay.take()?;
+        self.healed_ns = None;
         let unlinked = match replay.last {
             Some(_) => !replay.linked,
             None => replay.events >= RING,
@@ -203,7 +208,7 @@ impl Continuity {
 
     /// A gap is being healed by a resync that asks the engine from now on: what turns up later of the time before is no news.
     pub fn heal(&mut self, engine_now_ns: i64) {
-        self.horizon_ns = Some(self.horizon_ns.unwrap_or(0).max(engine_now_ns));
+        self.healed_ns = Some(engine_now_ns);
     }
 
     fn remember(&mut self, key: u64, ns: i64) {
@@ -228,6 +233,8 @@ struct Moment {
     live: bool,
     /// It is older than what concerns us.
     from_before: bool,
+    /// It is older than the last gap that a resync has healed.
+    healed: bool,
     /// We remember all events since the beginning.
     complete: bool,
     /// It is older than the end of the connection before.
@@ -239,6 +246,7 @@ impl Replay {
         if event.seen {
             self.events += 1;
             self.inside = true;
+            self.news = true;
             self.linked |= event.last;
             let dropped = self.unseen > 0;
             self.unseen = 0;
@@ -249,7 +257,7 @@ impl Replay {
             return (Verdict::Live, None);
         }
         self.events += 1;
-        if event.from_before && !self.news {
+        if event.healed || (event.from_before && !self.news) {
             return (Verdict::Old, None);
         }
         self.news = true;
@@ -439,6 +447,29 @@ mod tests {
             assert_eq!(stream.judge(&event(n)).0, Verdict::Live);
         }
         assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_while_a_replay_comes_hides_nothing() {
+        let mut stream = begun();
+        stream.judge(&event(5));
+        stream.ended(at(10), T0 + 10 * SECOND);
+        stream.connected(at(10), T0 + 10 * SECOND, true);
+        assert_eq!(stream.judge(&event(5)).0, Verdict::Seen);
+        assert_ne!(stream.judge(&event(-3589)).0, Verdict::Old);
+    }
+
+    #[test]
+    fn what_a_resync_has_healed_is_no_news_in_the_next_replay() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.heal(T0 + 8 * SECOND);
+        stream.judge(&event(9));
+        stream.ended(at(10), T0 + 10 * SECOND);
+        stream.connected(at(10), T0 + 10 * SECOND, true);
+        assert_eq!(stream.judge(&event(1)).0, Verdict::Seen);
+        assert_eq!(stream.judge(&event(7)).0, Verdict::Old);
+        assert_eq!(stream.judge(&event(9)).0, Verdict::Seen);
     }
 
     #[test]

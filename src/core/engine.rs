@@ -214,8 +214,6 @@ pub struct Engine {
     failed: VecDeque<(Time, ContainerId)>,
     /// Asks that the syncer works on, oldest first: how many of the inspects of each it has not answered. It answers them in their order.
     asks: VecDeque<usize>,
-    /// Inspects that hang; the slow thread will answer them.
-    hung: HashSet<(Generation, ContainerId)>,
     listing: Option<u64>,
     list_at: Time,
     list_complaints: Complaints,
@@ -260,7 +258,6 @@ impl Engine {
             background: VecDeque::new(),
             failed: VecDeque::new(),
             asks: VecDeque::new(),
-            hung: HashSet::new(),
             listing: None,
             list_at: Time::ZERO,
             list_complaints: Complaints::default(),
@@ -791,17 +788,14 @@ impl Engine {
         now: Time,
         generation: Generation,
         id: &ContainerId,
+        by_slow: bool,
         result: Inspected,
         out: &mut Vec<Outcome>,
     ) {
-        // The slow thread's answers are none of the syncer's.
-        let key = (generation, id.clone());
-        if !self.hung.remove(&key) {
+        if !by_slow {
             self.answered();
         }
-        if result == Inspected::Slow {
-            self.hung.insert(key);
-        }
+        // What was asked on a dead connection has been asked for anew.
         if generation != self.epoch {
             return;
         }
@@ -809,8 +803,9 @@ impl Engine {
             return;
         };
         let mut again = match container.look {
-            Look::Asked { again } | Look::Slow { again } => again,
-            Look::Idle | Look::Queued { .. } => false,
+            Look::Asked { again } if !by_slow => again,
+            Look::Slow { again } if by_slow => again,
+            _ => return,
         };
         let asked = container.asked;
         container.look = Look::Idle;

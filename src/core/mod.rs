@@ -100,6 +100,8 @@ struct Site {
     /// When the day of the shared sets was last renewed.
     shared_at: Time,
     resume_ns: Option<i64>,
+    /// Another engine took the place of the one that was watched at first.
+    replaced: bool,
     /// The round whose end waits to be written.
     closing: Option<u64>,
     /// A round ended without the store, which was away.
@@ -164,6 +166,7 @@ impl Core {
                     turn: 0,
                     shared_at: Time::ZERO,
                     resume_ns: None,
+                    replaced: false,
                     closing: None,
                     unchecked: false,
                 }
@@ -217,9 +220,10 @@ impl Core {
             Input::Inspected {
                 generation,
                 id,
+                by_slow,
                 result,
                 ..
-            } => engine.inspected(now, generation, &id, result, &mut out),
+            } => engine.inspected(now, generation, &id, by_slow, result, &mut out),
             Input::Stored(reply) => return self.stored(now, reply, effects),
             Input::Ended { job, run } => return self.ended(job, run),
             Input::Report => return self.report(effects),
@@ -508,8 +512,11 @@ impl Core {
         }
     }
 
+    /// Another engine answers: nothing of the old one may stand beside what the new one has.
     fn replaced(&mut self, index: EngineIndex, effects: &mut Vec<Effect>) {
+        self.status_stale = true;
         let site = &mut self.sites[index.at()];
+        site.replaced = true;
         effects.push(Effect::Log(
             Level::Warn,
             format!(
@@ -517,6 +524,11 @@ impl Core {
                 site.name, site.url
             ),
         ));
+        let outbox = &site.outbox;
+        let old: Vec<_> = outbox.known().chain(outbox.waiting()).cloned().collect();
+        for id in old {
+            self.state(index, id, None, 0);
+        }
     }
 
     /// A resync has looked at everything: compare with the store, where that is ours.

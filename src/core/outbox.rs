@@ -267,6 +267,11 @@ impl Outbox {
         self.stored.keys().chain(coming.map(|(id, _)| id))
     }
 
+    /// The containers that wait to be written or to go.
+    pub fn waiting(&self) -> impl Iterator<Item = &ContainerId> {
+        self.dirty.keys()
+    }
+
     /// Bytes of documents that wait.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -185,9 +185,10 @@ fn each_change_shows_at_once_with_its_notice() {
     real.belongs("delete_container", &id, "docker:containers", false);
     assert!(!real.redis.query::<bool>(&["EXISTS", &key]));
     real.docker(&["rm", &id]);
-    let rm = real.machine.docker.run("c", &["--rm"], &["true"]);
-    real.notices
-        .until(&format!("delete_container:h:{rm}"), SOON);
+    let fleeting = real.machine.docker.run("c", &["--rm"], &[]);
+    real.belongs("new_container", &fleeting, "docker:containers", true);
+    real.docker(&["kill", &fleeting]);
+    real.belongs("delete_container", &fleeting, "docker:containers", false);
     oracle::settle(&real.redis, "docker", SOON, || {
         vec![Host::up("h", real.machine.docker.own_running())]
     });
@@ -210,29 +211,18 @@ fn with_all_stopped_containers_stay_until_they_are_removed() {
         "true",
     ]);
     real.belongs("new_container", &created, "docker:hosts:h:stopped", true);
-    let id = real.go_through_changes_with_all();
+    let id = docker.run("a", &[], &["sh", "-c", "exit 3"]);
+    real.shows("update_container", &id, "state_exitcode", |text| {
+        text == "3"
+    });
+    real.docker(&["start", &id]);
+    real.belongs("update_container", &id, "docker:hosts:h:stopped", true);
     real.docker(&["rm", &id]);
     real.belongs("delete_container", &id, "docker:hosts:h:stopped", false);
     oracle::settle(&real.redis, "docker", SOON, || {
         let host = Host::up("h", docker.own_running());
         vec![host.stopped([created.clone()].into())]
     });
-}
-
-impl Real {
-    fn go_through_changes_with_all(&self) -> String {
-        let id = self.machine.docker.run("a", &[], &["sh", "-c", "exit 3"]);
-        self.shows("update_container", &id, "state_exitcode", |text| {
-            text == "3"
-        });
-        let stopped: BTreeSet<String> = self.redis.query(&["SMEMBERS", "docker:hosts:h:stopped"]);
-        assert!(stopped.contains(&id));
-        self.docker(&["start", &id]);
-        self.shows("update_container", &id, "state_status", |text| {
-            text == "exited"
-        });
-        id
-    }
 }
 
 #[test]

@@ -362,6 +362,7 @@ impl World {
                     engine,
                     generation,
                     id,
+                    by_slow: false,
                     result,
                 });
             }
@@ -414,6 +415,7 @@ impl World {
                     engine: EngineIndex(at as u32),
                     generation: hung.generation,
                     id: hung.id,
+                    by_slow: true,
                     result,
                 });
             }
