@@ -274,12 +274,12 @@ impl Core {
             self.forget_lost_engines(now, effects);
             self.tell_doubts(now, effects);
         }
-        self.ask_store(now, effects);
         while let Some(job) = self.jobs.start(now) {
             // A successor is not to run it again.
             self.writable.insert(job.engine);
             effects.push(Effect::Run(Box::new(self.job(job))));
         }
+        self.ask_store(now, effects);
         self.say_status(effects);
         self.finish(now, effects);
     }
