@@ -10,3 +10,4 @@ mod faults_load;
 mod faults_stream;
 mod kit;
 mod kit_itself;
+mod recordings;
