@@ -476,7 +476,8 @@ fn fault_12_every_version_of_the_api_and_every_schema_is_spoken() {
     let pauses = format!("{name} pause a");
     engine.pause(engine.running().first().unwrap());
     crate::kit::wait_until(SOON, "its events are understood", || {
-        scene.runs().contains_key(&pauses)
+        // Its stamps are of whole seconds: it may seem to have happened before the stream was open.
+        scene.runs().keys().any(|run| run.starts_with(&pauses))
     });
     scene.settle(SOON, &all);
     assert!(!agent.log().contains("panicked"), "{}", agent.log());
