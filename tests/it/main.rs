@@ -21,6 +21,7 @@ mod kit_itself;
 mod lifetimes;
 mod process;
 mod readme;
+mod recordings;
 mod session;
 mod streams;
 mod tidy;
