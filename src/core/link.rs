@@ -46,6 +46,8 @@ pub struct Link {
     busy: Option<StoreRequest>,
     open: bool,
     open_at: Time,
+    /// When it connected after something other than the connecting had failed: until it has served for a while, that may fail again.
+    on_trial: Option<Time>,
     backoff: Backoff,
     tenancy: Vec<Tenancy>,
     beat_at: Time,
@@ -56,6 +58,8 @@ pub struct Link {
     /// Transactions to be run before any other; the first may be under way.
     flights: VecDeque<Flight>,
     release: bool,
+    /// Where it answered last.
+    pub address: String,
     /// Why the store does not answer; empty when it does.
     pub error: String,
     /// Requests that failed.
@@ -71,6 +75,7 @@ impl Link {
             busy: None,
             open: false,
             open_at: Time::ZERO,
+            on_trial: None,
             backoff: Backoff::new(Time::from_millis(100), Time::from_secs(1)),
             tenancy: vec![Tenancy::Wanted(Time::ZERO); hosts],
             beat_at: Time::ZERO,
@@ -80,6 +85,7 @@ impl Link {
             audits: BTreeSet::new(),
             flights: VecDeque::new(),
             release: false,
+            address: String::new(),
             error: String::new(),
             errors: 0,
             halvings: 0,
@@ -185,12 +191,23 @@ impl Link {
     pub fn opened(&mut self, now: Time) {
         self.open = true;
         self.beat_at = now;
-        self.backoff.reset();
+        self.on_trial = self.on_trial.map(|_| now);
+    }
+
+    /// It has just answered: is all well again since it failed last? Where connecting works and the rest is refused, delays go on growing.
+    pub fn is_well(&mut self, now: Time) -> bool {
+        let well = self.open && self.on_trial.is_none_or(|since| since + BEAT <= now);
+        if well {
+            self.on_trial = None;
+            self.backoff.reset();
+        }
+        well
     }
 
     /// The connection is gone; what had been asked is asked again.
     pub fn failed(&mut self, now: Time, asked: Option<StoreRequest>, random: &mut Random) {
         self.open = false;
+        self.on_trial = (asked != Some(StoreRequest::Open)).then_some(now);
         self.errors += 1;
         self.open_at = now + self.backoff.next(random);
         match asked {

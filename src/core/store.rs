@@ -28,6 +28,9 @@ impl Core {
             reply,
             StoreReply::Opened(_) | StoreReply::Taken(_) | StoreReply::Failed(_)
         );
+        if !matches!(reply, StoreReply::Opened(_) | StoreReply::Failed(_)) {
+            self.recovered(now, effects);
+        }
         match reply {
             StoreReply::Opened(opened) => self.opened(now, opened, effects),
             StoreReply::Taken(taken) => {
@@ -46,7 +49,11 @@ impl Core {
             }
             StoreReply::Applied(Applied::Fenced(fenced))
             | StoreReply::Beaten(Beaten::Fenced(fenced)) => self.fenced(now, fenced, effects),
-            StoreReply::Beaten(Beaten::Done { overdue }) => link.see_to(overdue),
+            StoreReply::Beaten(Beaten::Done { overdue }) => {
+                if let Some(link) = &mut self.link {
+                    link.see_to(overdue);
+                }
+            }
             StoreReply::Audited(host, audit) => self.audited(now, host, &audit, effects),
             StoreReply::Buried(burials) => {
                 for burial in burials {
@@ -78,13 +85,8 @@ impl Core {
             return;
         };
         link.opened(now);
-        if !link.error.is_empty() {
-            link.error.clear();
-            effects.push(Effect::Log(
-                Level::Info,
-                format!("the Cache answers again ({})", opened.address),
-            ));
-        }
+        link.address.clone_from(&opened.address);
+        self.recovered(now, effects);
         if opened.ran == Some(true) {
             self.landed(now, effects);
         }
@@ -93,6 +95,21 @@ impl Core {
             held: Vec::new(),
         };
         self.fenced(now, lost, effects);
+    }
+
+    /// The store did what it was asked: says so once, if it did not before.
+    fn recovered(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        if link.is_well(now) && !link.error.is_empty() {
+            link.error.clear();
+            self.status_stale = true;
+            effects.push(Effect::Log(
+                Level::Info,
+                format!("the Cache answers again ({})", link.address),
+            ));
+        }
     }
 
     fn taken(&mut self, now: Time, taken: Taken, effects: &mut Vec<Effect>) {

@@ -148,7 +148,7 @@ pub struct Audit {
     pub names: Vec<(String, String)>,
     /// `<p>:hosts:<host>:manifest`: id, image.
     pub manifest: Vec<(ContainerId, String)>,
-    /// The host is in `<p>:hosts` and has a hash.
+    /// The host is in `<p>:hosts` and has its hash, with more than what each batch writes.
     pub host: bool,
 }
 

@@ -184,7 +184,8 @@ impl RedisStore {
             plain(&["HGETALL", &self.keys.names(id)]),
             plain(&["HGETALL", &self.keys.manifest(id)]),
             plain(&["SISMEMBER", &self.keys.hosts(), id]),
-            plain(&["EXISTS", &self.keys.host(id)]),
+            // Only a whole hash has it; one that was deleted and got a counter since has not.
+            plain(&["HGET", &self.keys.host(id), field::UPDATE_INTERVAL]),
         ])?;
         let ids = |reply: &Value| -> Vec<ContainerId> {
             texts(reply)
@@ -200,7 +201,7 @@ impl RedisStore {
                 .into_iter()
                 .map(|(id, image)| (ContainerId::from(id.as_str()), image))
                 .collect(),
-            host: number(&replies[4]) == Some(1) && number(&replies[5]) == Some(1),
+            host: number(&replies[4]) == Some(1) && text(&replies[5]).is_some(),
         })
     }
 }
