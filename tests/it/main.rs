@@ -5,6 +5,7 @@ mod engine;
 
 mod fake_engine;
 mod faults;
+mod faults_refusals;
 mod faults_setting;
 mod faults_store;
 mod kit;

@@ -240,8 +240,11 @@ impl Dockerd {
     #[track_caller]
     pub fn restart(&mut self) {
         self.stop();
-        let mut command = Command::new(&self.program);
+        // In a network of its own: an engine without a bridge deletes `docker0`, whosever it is.
+        let mut command = Command::new("unshare");
         command
+            .args(["--net", "--"])
+            .arg(&self.program)
             .arg("--config-file")
             .arg(self.folder.join("config.json"));
         let process = self.process.insert(Process::start(&mut command));
