@@ -64,6 +64,9 @@ pub struct Options {
     /// path
     #[argh(option)]
     pub cache_password_file: Option<String>,
+    /// truth value
+    #[argh(option)]
+    pub selfcheck: Option<String>,
     /// word
     #[argh(option)]
     pub log_format: Option<String>,
@@ -404,6 +407,7 @@ mod tests {
             "stream-maxlen" => one(&options.stream_maxlen),
             "workers" => one(&options.workers),
             "cache-password-file" => one(&options.cache_password_file),
+            "selfcheck" => one(&options.selfcheck),
             "log-format" => one(&options.log_format),
             other => panic!("`{other}` has no field"),
         }

@@ -3,6 +3,7 @@
 //! Nothing here does anything but hold and describe; every other module may know it.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,6 +210,13 @@ impl Document {
     }
 }
 
+/// What a document's JSON is known by when the document itself is gone; the same in every process of one version.
+pub fn digest(json: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    json.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// The few facts of a document that core keeps when the document itself is gone.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Summary {
@@ -294,6 +302,19 @@ pub enum Exit {
     Cancelled,
     /// It never ran: why.
     NotStarted(String),
+}
+
+impl Exit {
+    /// A word for programs: the exit status, or what happened instead.
+    pub fn word(&self) -> String {
+        match self {
+            Exit::Code(code) => code.to_string(),
+            Exit::Signal(signal) => format!("signal {signal}"),
+            Exit::TimedOut => "timeout".to_owned(),
+            Exit::Cancelled => "cancelled".to_owned(),
+            Exit::NotStarted(_) => "not started".to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Exit {

@@ -165,7 +165,8 @@ impl Desk {
         let mut member = None;
         if ask.check_filters {
             let only = Some(&ask.id);
-            match client.list(&ask.api_version, self.all, &self.filters, only) {
+            // A list may be older than the event, and show a container that has just started as none that runs: whether it does, the inspect says.
+            match client.list(&ask.api_version, true, &self.filters, only) {
                 Ok(rows) => member = Some(!rows.is_empty()),
                 Err(error) => return Inspected::Failed(error.text),
             }

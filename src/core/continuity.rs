@@ -66,15 +66,21 @@ pub struct Continuity {
 struct Replay {
     renewal: bool,
     until: Time,
+    /// The engine's clock was set back to before the horizon: between these stamps stands what happened while we were away.
+    away_ns: Option<(i64, i64)>,
     /// The last event of the connection before; `None` when there was none.
     last: Option<u64>,
     linked: bool,
-    /// Events of the replay so far.
+    /// Events of the replay so far, without those that just happen.
     events: usize,
     /// A remembered event came by.
     inside: bool,
     /// Events that are new although they stand before one that was seen.
     unseen: usize,
+    /// It was said that events had been dropped; all that one replay shows is one gap.
+    told: bool,
+    /// An event of our time came by: whatever its clock says, what the engine tells after it is younger.
+    news: bool,
 }
 
 impl Continuity {
@@ -119,20 +125,26 @@ impl Continuity {
             self.horizon_ns = Some(clock_ns);
             return;
         }
-        if let (Some(horizon), Some((ended, _))) = (self.horizon_ns, self.ended)
-            && clock_ns < horizon
-        {
-            // The engine's clock was set back: what it stamped since the last connection ended is news all the same.
-            self.horizon_ns = Some(clock_ns - now.saturating_sub(ended).as_nanos() as i64);
-        }
+        // The engine's clock was set back: what it stamped since the last connection ended is news all the same. The horizon itself stays: when the
+        // clock is set right again, what is from before our time still is.
+        let away_ns = match (self.horizon_ns, self.ended) {
+            (Some(horizon), Some((ended, _))) if clock_ns < horizon => {
+                let away = now.saturating_sub(ended).as_nanos() as i64;
+                Some((clock_ns - away, clock_ns))
+            }
+            _ => None,
+        };
         self.replay = Some(Replay {
             renewal,
             until: now + REPLAY,
+            away_ns,
             last: self.order.back().map(|(key, _)| *key),
             linked: false,
             events: 0,
             inside: false,
             unseen: 0,
+            told: false,
+            news: false,
         });
     }
 
@@ -153,7 +165,10 @@ impl Continuity {
                     seen,
                     last: replay.last == Some(key),
                     live: event.time_ns > self.connected_ns,
-                    from_before: event.time_ns <= self.horizon_ns.unwrap_or(0),
+                    from_before: event.time_ns <= self.horizon_ns.unwrap_or(0)
+                        && replay
+                            .away_ns
+                            .is_none_or(|(from, to)| event.time_ns <= from || event.time_ns > to),
                     complete: self.order.len() < MEMORY,
                     lost_while_connected: self
                         .ended
@@ -218,23 +233,26 @@ struct Moment {
 
 impl Replay {
     fn judge(&mut self, event: &Moment) -> (Verdict, Option<Gap>) {
-        self.events += 1;
         if event.seen {
+            self.events += 1;
             self.inside = true;
             self.linked |= event.last;
-            let gap = (self.unseen > 0).then_some(Gap::Dropped);
+            let dropped = self.unseen > 0;
             self.unseen = 0;
-            return (Verdict::Seen, gap);
+            return (Verdict::Seen, self.dropped(dropped));
         }
         if event.live {
+            self.news = true;
             return (Verdict::Live, None);
         }
-        if event.from_before {
+        self.events += 1;
+        if event.from_before && !self.news {
             return (Verdict::Old, None);
         }
+        self.news = true;
         if self.renewal && self.linked {
             return match event.lost_while_connected {
-                true => (Verdict::Late, Some(Gap::Dropped)),
+                true => (Verdict::Late, self.dropped(true)),
                 false => (Verdict::Live, None),
             };
         }
@@ -242,6 +260,12 @@ impl Replay {
             self.unseen += 1;
         }
         (Verdict::Late, None)
+    }
+
+    fn dropped(&mut self, dropped: bool) -> Option<Gap> {
+        let news = dropped && !self.told;
+        self.told |= dropped;
+        news.then_some(Gap::Dropped)
     }
 }
 
@@ -345,6 +369,60 @@ mod tests {
         stream.judge(&event(5));
         stream.judge(&event(-3600));
         assert_eq!(stream.judge(&event(-3585)).0, Verdict::Late);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_right_again_makes_nothing_of_before_our_time_news() {
+        let mut stream = begun();
+        stream.judge(&event(5));
+        stream.judge(&event(-3600));
+        stream.ended(at(10), T0 - 3590 * SECOND);
+        stream.connected(at(20), T0 - 3580 * SECOND, false);
+        stream.judge(&event(-3600));
+        assert_eq!(stream.judge(&event(-3585)).0, Verdict::Late);
+        stream.ended(at(30), T0 - 3570 * SECOND);
+        stream.connected(at(30), T0 + 30 * SECOND, true);
+        assert_eq!(stream.judge(&event(-7)), (Verdict::Old, None));
+        assert_eq!(stream.judge(&event(5)), (Verdict::Seen, None));
+        assert_eq!(stream.judge(&event(-3600)), (Verdict::Seen, None));
+        assert_eq!(stream.judge(&event(-3585)), (Verdict::Seen, None));
+        assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_during_a_replay_hides_nothing() {
+        let mut stream = begun();
+        stream.judge(&event(5));
+        stream.ended(at(10), T0 + 10 * SECOND);
+        stream.connected(at(20), T0 + 20 * SECOND, false);
+        stream.judge(&event(5));
+        assert_eq!(stream.judge(&event(15)).0, Verdict::Late);
+        assert_eq!(stream.judge(&event(-3580)).0, Verdict::Late);
+    }
+
+    #[test]
+    fn all_that_one_replay_shows_to_be_dropped_is_one_gap() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.judge(&event(4));
+        stream.ended(at(60), T0 + 60 * SECOND);
+        stream.connected(at(60), T0 + 60 * SECOND, true);
+        stream.judge(&event(1));
+        stream.judge(&event(2));
+        assert_eq!(stream.judge(&event(4)), (Verdict::Seen, Some(Gap::Dropped)));
+        assert_eq!(stream.judge(&event(5)), (Verdict::Late, None));
+        assert_eq!(stream.judge(&event(6)), (Verdict::Late, None));
+    }
+
+    #[test]
+    fn a_storm_right_after_the_connect_is_no_gap() {
+        let mut stream = begun();
+        stream.ended(at(60), T0 + 60 * SECOND);
+        stream.connected(at(60), T0 + 60 * SECOND, true);
+        for n in 61..1000 {
+            assert_eq!(stream.judge(&event(n)).0, Verdict::Live);
+        }
+        assert_eq!(stream.replay_over(), None);
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Time;
-use super::backoff::{Backoff, Random};
+use super::backoff::{Backoff, Complaints, Random};
 use super::continuity::{Continuity, Gap, Verdict};
+use super::known::Known;
 use super::message::{Effect, Generation, Inspected, Level, StreamEnd};
 use crate::model::{ContainerId, Document, EngineIndex, Event, Hello, Row, Summary};
 use crate::store::FoundRun;
@@ -28,6 +29,17 @@ const GOOD: Time = Time::from_secs(10);
 
 /// How long to wait before an inspect or a list that failed is asked for again.
 const ASK_AGAIN: Time = Time::from_secs(1);
+
+/// For which answers there is room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// So many documents wait for the store that no more may.
+    None,
+    /// A resync would only get ahead of the store.
+    Urgent,
+    /// Whatever there is to ask.
+    All,
+}
 
 /// What an engine's machine is told at its birth.
 #[derive(Clone, Debug)]
@@ -182,15 +194,17 @@ pub struct Engine {
     down: bool,
     ever_up: bool,
     error: String,
+    complaints: Complaints,
     backoff: Backoff,
 
     containers: HashMap<ContainerId, Container>,
+    known: Known,
     urgent: VecDeque<ContainerId>,
     background: VecDeque<ContainerId>,
     /// Containers whose inspect failed, and when they are asked for again.
     failed: VecDeque<(Time, ContainerId)>,
-    /// Inspects that the syncer has not answered.
-    outstanding: usize,
+    /// The asks that the syncer works on or has before it: how many inspects of each are not answered.
+    asks: VecDeque<usize>,
     listing: Option<u64>,
     list_at: Time,
     round: Option<Round>,
@@ -223,12 +237,14 @@ impl Engine {
             down: false,
             ever_up: false,
             error: String::new(),
+            complaints: Complaints::default(),
             backoff: Backoff::new(Time::from_millis(200), Time::from_secs(10)),
             containers: HashMap::new(),
+            known: Known::default(),
             urgent: VecDeque::new(),
             background: VecDeque::new(),
             failed: VecDeque::new(),
-            outstanding: 0,
+            asks: VecDeque::new(),
             listing: None,
             list_at: Time::ZERO,
             round: None,
@@ -320,6 +336,11 @@ impl Engine {
             .and_then(|container| container.facts.as_ref())
     }
 
+    /// What was said of containers lately, also of those that are gone.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
     /// Is this container to be reported? One whose first inspect has not come back may be.
     pub fn reports(&self, id: &ContainerId) -> bool {
         self.containers.get(id).is_some_and(|container| {
@@ -377,6 +398,7 @@ impl Engine {
             self.down = false;
             self.ever_up = true;
             self.error.clear();
+            self.complaints.clear();
             out.push(Outcome::Up);
         }
     }
@@ -401,6 +423,7 @@ impl Engine {
             self.continuity.ended(now, self.clock_ns(now));
             if lived >= GOOD {
                 self.backoff.reset();
+                self.complaints.clear();
             }
         }
         if end == StreamEnd::Renewal && lived.is_some() {
@@ -427,8 +450,8 @@ impl Engine {
             ),
             StreamEnd::Failed(error) => (error, Level::Warn),
         };
-        if self.error != what {
-            self.error.clone_from(&what);
+        self.error.clone_from(&what);
+        if self.complaints.is_new(&what) {
             out.push(Outcome::Effect(Effect::Log(level, what)));
         }
         if lived.is_none() && !self.down {
@@ -469,6 +492,7 @@ impl Engine {
     /// Another engine answers: whatever was known is gone, and nothing may be inferred from it.
     fn forget_all(&mut self) {
         self.containers.clear();
+        self.known = Known::default();
         self.urgent.clear();
         self.background.clear();
         self.failed.clear();
@@ -505,10 +529,17 @@ impl Engine {
         if let Some(id) = container.filter(|id| !noise && !id.as_str().is_empty()) {
             revision = self.touch(&id);
             let container = self.container(&id);
+            let facts = container.facts.as_ref();
+            let labels_lie = facts.is_some_and(|facts| facts.labels_lie);
             match (&*event.kind, event.verb()) {
+                // Nobody is told it; what was told before stands.
+                _ if verdict == Verdict::Old => {}
                 ("container", "start") => container.told = Told::Running(None),
                 ("container", "die") => container.told = Told::Nothing,
                 _ => {}
+            }
+            if &*event.kind == "container" {
+                self.known.heard(&id, &event, revision, labels_lie);
             }
         }
         if verdict != Verdict::Old {
@@ -689,23 +720,22 @@ impl Engine {
         let current = generation == self.epoch;
         let Some(container) = self.containers.get_mut(id) else {
             // Asked for before another engine took this one's place.
-            self.outstanding = self.outstanding.saturating_sub(1);
-            return;
+            return self.answered();
         };
         let (slow, mut again) = match container.look {
             Look::Asked { again } => (false, again),
             Look::Slow { again } => (true, again),
             Look::Idle | Look::Queued { .. } => (false, false),
         };
-        if !slow {
-            self.outstanding = self.outstanding.saturating_sub(1);
-        }
         let asked = container.asked;
         container.look = Look::Idle;
         again |= !current;
+        if !slow {
+            self.answered();
+        }
         match result {
             Inspected::Slow if current => {
-                container.look = Look::Slow { again };
+                self.container(id).look = Look::Slow { again };
                 again = false;
             }
             Inspected::Failed(error) if current => {
@@ -734,6 +764,16 @@ impl Engine {
         }
     }
 
+    /// One inspect of the oldest ask was answered: the syncer goes through them in order.
+    fn answered(&mut self) {
+        if let Some(left) = self.asks.front_mut() {
+            *left -= 1;
+            if *left == 0 {
+                self.asks.pop_front();
+            }
+        }
+    }
+
     fn found(
         &mut self,
         now: Time,
@@ -745,6 +785,7 @@ impl Engine {
     ) {
         let all = self.rules.all;
         let baseline = self.baseline;
+        self.known.seen(id, asked, &document.summary);
         let container = self.container(id);
         container.member = member.unwrap_or(container.member);
         container.facts = Some(document.summary.clone());
@@ -852,22 +893,19 @@ impl Engine {
 
     // ---- time
 
-    /// Does all that is due, and asks the engine what there is to ask. `room` is false while documents wait for the store that nobody can take.
-    pub fn settle(&mut self, now: Time, room: bool, out: &mut Vec<Outcome>) {
+    /// Does all that is due, and asks the engine what there is to ask, as far as there is `room` for the answers. `true`: there is more to ask as
+    /// soon as there is room.
+    pub fn settle(&mut self, now: Time, room: Room, out: &mut Vec<Outcome>) -> bool {
         if let Link::Waiting(at) = self.link
             && at <= now
         {
             self.connect(false, out);
         }
-        if self.continuity.deadline().is_some_and(|at| at <= now) {
-            match self.continuity.replay_over() {
-                Some(_) => self.gap(
-                    now,
-                    "the engine no longer has all events since the last one seen",
-                    out,
-                ),
-                None => {}
-            }
+        if self.continuity.deadline().is_some_and(|at| at <= now)
+            && self.continuity.replay_over().is_some()
+        {
+            let why = "the engine no longer has all events since the last one seen";
+            self.gap(now, why, out);
         }
         while let Some((at, id)) = self.suspects.front().cloned()
             && at <= now
@@ -882,10 +920,9 @@ impl Engine {
             }
             self.want_round(now);
         }
-        if self.is_live() {
-            self.ask(now, room, out);
-        }
+        let starved = self.is_live() && self.ask(now, room, out);
         self.excused &= self.baseline || self.in_round() || !self.suspects.is_empty();
+        starved
     }
 
     fn is_live(&self) -> bool {
@@ -896,7 +933,7 @@ impl Engine {
             )
     }
 
-    fn ask(&mut self, now: Time, room: bool, out: &mut Vec<Outcome>) {
+    fn ask(&mut self, now: Time, room: Room, out: &mut Vec<Outcome>) -> bool {
         if self.round_wanted
             && self.round.is_none()
             && self.listing.is_none()
@@ -922,12 +959,12 @@ impl Engine {
             self.failed.pop_front();
             self.touch(&id);
         }
-        if !room {
-            return;
-        }
         // Two asks at the most: one that is being worked on, and one of touched containers behind it.
-        while self.outstanding == 0 || (self.outstanding <= ASK && !self.urgent.is_empty()) {
+        while self.asks.is_empty() || (self.asks.len() < 2 && !self.urgent.is_empty()) {
             let urgent = !self.urgent.is_empty();
+            if room == Room::None || (room == Room::Urgent && !urgent) {
+                return urgent || !self.background.is_empty();
+            }
             let ids = self.next_ids(urgent);
             if ids.is_empty() && !urgent {
                 break;
@@ -935,7 +972,7 @@ impl Engine {
             if ids.is_empty() {
                 continue;
             }
-            self.outstanding += ids.len();
+            self.asks.push_back(ids.len());
             out.push(Outcome::Effect(Effect::Inspect {
                 engine: self.index,
                 generation: self.epoch,
@@ -944,6 +981,7 @@ impl Engine {
                 check_filters: urgent && self.rules.filtered,
             }));
         }
+        false
     }
 
     fn next_ids(&mut self, urgent: bool) -> Vec<ContainerId> {

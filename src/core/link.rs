@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Time;
-use super::backoff::{Backoff, Random};
+use super::backoff::{Backoff, Complaints, Random};
 use super::message::StoreRequest;
 use crate::model::{ContainerId, EngineIndex};
 use crate::store::{Batch, Claim, Fenced, Happening, Holder, HostBatch};
@@ -62,6 +62,8 @@ pub struct Link {
     pub address: String,
     /// Why the store does not answer; empty when it does.
     pub error: String,
+    /// What was logged of that.
+    pub complaints: Complaints,
     /// Requests that failed.
     pub errors: u64,
     /// Half of what a transaction may hold, as often as one has timed out.
@@ -87,6 +89,7 @@ impl Link {
             release: false,
             address: String::new(),
             error: String::new(),
+            complaints: Complaints::default(),
             errors: 0,
             halvings: 0,
         }
@@ -194,11 +197,13 @@ impl Link {
         self.on_trial = self.on_trial.map(|_| now);
     }
 
-    /// It has just answered: is all well again since it failed last? Where connecting works and the rest is refused, delays go on growing.
+    /// It has just answered: is all well again since it failed last? Where connecting works and the rest is refused, delays go on growing, and what was
+    /// said is not said again.
     pub fn is_well(&mut self, now: Time) -> bool {
         let well = self.open && self.on_trial.is_none_or(|since| since + BEAT <= now);
         if well {
             self.on_trial = None;
+            self.complaints.clear();
             self.backoff.reset();
         }
         well

@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod continuity;
 pub mod engine;
 pub mod jobs;
+pub mod known;
 pub mod link;
 pub mod message;
 pub mod outbox;
@@ -24,7 +25,7 @@ use crate::store::{Happening, Notice};
 
 use backoff::Random;
 use engine::{Engine, Outcome};
-use jobs::{Added, Jobs};
+use jobs::{Added, Hold, Jobs};
 use link::{Link, Tenancy};
 use outbox::{Outbox, Wanted};
 use rules::{Rules, Subject};
@@ -38,6 +39,9 @@ pub type Time = std::time::Duration;
 
 /// Documents that wait for the store may take so many bytes; beyond, their containers are inspected again later.
 const BUDGET: usize = 32 << 20;
+
+/// A resync may be so far ahead of the store: enough that the store never waits for it.
+const AHEAD: usize = 1 << 20;
 
 /// How long engines wait at the start for the store to say where the last agent stopped.
 const WAIT_FOR_STORE: Time = Time::from_secs(2);
@@ -109,6 +113,8 @@ pub struct Core {
     waiting_bytes: usize,
     /// Engines that something happened to since they were settled last.
     woken: BTreeSet<EngineIndex>,
+    /// Engines that have more to ask as soon as the store has taken what waits.
+    starved: BTreeSet<EngineIndex>,
     /// Hosts with something to write.
     writable: BTreeSet<EngineIndex>,
     start_at: Option<Time>,
@@ -162,6 +168,7 @@ impl Core {
             jobs: Jobs::new(&entries, settings.workers, sites.len()),
             waiting_bytes: 0,
             woken: (0..sites.len() as u32).map(EngineIndex).collect(),
+            starved: BTreeSet::new(),
             writable: BTreeSet::new(),
             start_at: Some(Time::ZERO),
             status: String::new(),
@@ -218,7 +225,14 @@ impl Core {
     pub fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.stopping.is_none() {
             self.start_engines(now, effects);
-            let room = self.waiting_bytes < BUDGET;
+            let room = match self.waiting_bytes {
+                ..AHEAD => engine::Room::All,
+                AHEAD..BUDGET => engine::Room::Urgent,
+                _ => engine::Room::None,
+            };
+            if room != engine::Room::None {
+                self.woken.append(&mut self.starved);
+            }
             let due: Vec<EngineIndex> = (0..self.sites.len() as u32)
                 .map(EngineIndex)
                 .filter(|index| {
@@ -232,7 +246,9 @@ impl Core {
             self.woken.clear();
             for index in due {
                 let mut out = Vec::new();
-                self.sites[index.at()].engine.settle(now, room, &mut out);
+                if self.sites[index.at()].engine.settle(now, room, &mut out) {
+                    self.starved.insert(index);
+                }
                 self.follow(now, index, out, effects);
             }
             self.forget_lost_engines(now, effects);
@@ -337,10 +353,14 @@ impl Core {
         revision: u64,
     ) {
         let Some(link) = &mut self.link else {
-            return;
-        };
-        if matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
             return self.jobs.written(index, &id, revision);
+        };
+        if !link.is_open() || !link.is_ours(index) {
+            // Nobody waits for a store that does not take it; but one may wait for the document.
+            self.jobs.written(index, &id, revision);
+        }
+        if matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
+            return;
         }
         let site = &mut self.sites[index.at()];
         let before = site.outbox.bytes();
@@ -393,6 +413,16 @@ impl Core {
             .link
             .as_ref()
             .is_some_and(|link| link.is_open() && link.is_ours(index));
+        let hidden = event.verb() == "die"
+            && event
+                .container()
+                .is_some_and(|id| site.engine.known().hides_exit_code(id));
+        let hold = match revision {
+            0 => Hold::Nothing,
+            revision if hidden => Hold::Document(revision),
+            revision if wait => Hold::Written(revision),
+            _ => Hold::Nothing,
+        };
         for place in matches.entries {
             let entry = self.rules.entry(place).clone();
             if let Some(text) = &entry.log {
@@ -405,8 +435,7 @@ impl Core {
             if entry.command.is_none() {
                 continue;
             }
-            let revision = Some(revision).filter(|revision| wait && *revision > 0);
-            let added = self.jobs.add(now, place, index, &event, inferred, revision);
+            let added = self.jobs.add(now, place, index, &event, inferred, hold);
             if added == Added::Dropped(true) && self.stopping.is_none() {
                 effects.push(Effect::Log(
                     Level::Warn,
@@ -437,14 +466,16 @@ impl Core {
             Level::Info,
             format!("Started monitoring Docker events ({})", site.name),
         ));
-        if was_down {
-            site.outbox.notify(Notice::HostUp);
-            self.writable.insert(index);
-        }
-        if let Some(link) = &mut self.link
-            && *link.tenancy(index) == Tenancy::Off
-        {
-            link.set_tenancy(index, Tenancy::Wanted(now));
+        match &mut self.link {
+            // The host was forgotten: it will be a new one.
+            Some(link) if *link.tenancy(index) == Tenancy::Off => {
+                link.set_tenancy(index, Tenancy::Wanted(now));
+            }
+            _ if was_down => {
+                site.outbox.notify(Notice::HostUp);
+                self.writable.insert(index);
+            }
+            _ => {}
         }
     }
 
@@ -512,18 +543,19 @@ impl Core {
         self.writable.insert(index);
     }
 
+    /// When this host leaves the store, if that is for us to do.
     fn forget_at(&self, site: &Site) -> Option<Time> {
         let after = self.settings.cache.as_ref()?.forget_after;
         let since = site.down_since?;
-        (!site.outbox.is_forgotten()).then_some(since + after)
+        let ours = self.link.as_ref()?.is_ours(site.index);
+        (ours && !site.outbox.is_forgotten()).then_some(since + after)
     }
 
     /// Engines that have been away for longer than `forget_after` take their host with them.
     fn forget_lost_engines(&mut self, now: Time, effects: &mut Vec<Effect>) {
         for index in (0..self.sites.len() as u32).map(EngineIndex) {
             let site = &self.sites[index.at()];
-            let due = self.forget_at(site).is_some_and(|at| at <= now);
-            if due && self.link.as_ref().is_some_and(|link| link.is_ours(index)) {
+            if self.forget_at(site).is_some_and(|at| at <= now) {
                 let site = &mut self.sites[index.at()];
                 effects.push(Effect::Log(
                     Level::Warn,

@@ -17,6 +17,9 @@ const ROOM: Room = Room {
     bytes: 256 << 10,
 };
 
+/// A lease lives 10 s after its agent's last word, and is asked for twice a second.
+const LAST_LEASE: Time = Time::from_secs(11);
+
 impl Core {
     /// The store answered.
     pub(super) fn stored(&mut self, now: Time, reply: StoreReply, effects: &mut Vec<Effect>) {
@@ -157,8 +160,27 @@ impl Core {
             return;
         };
         let site = &mut self.sites[index.at()];
-        if !matches!(link.tenancy(index), Tenancy::Held(before, _) if same_holder(before, &holder))
-        {
+        let before = match link.tenancy(index) {
+            Tenancy::Held(before, _) => Some(before),
+            _ => None,
+        };
+        // The lease of an agent that crashed moves no more. Until it has run out, nobody knows where that one stopped.
+        let crashed = !site.engine.is_started()
+            && self.start_at.is_some()
+            && before.is_none_or(|before| *before == holder);
+        let told = before.is_some_and(|before| same_holder(before, &holder));
+        if crashed && !told {
+            self.start_at = self.start_at.max(Some(now + LAST_LEASE));
+            effects.push(Effect::Log(
+                Level::Info,
+                format!(
+                    "host `{}`: {holder}; waiting until that lease has run out, {} s at most",
+                    site.name,
+                    LAST_LEASE.as_secs()
+                ),
+            ));
+        }
+        if !crashed && (!told || !site.engine.is_started()) {
             effects.push(Effect::Log(
                 Level::Error,
                 format!(
@@ -172,8 +194,10 @@ impl Core {
         drop(happened);
         self.waiting_bytes -= site.outbox.bytes();
         site.outbox.discard();
-        site.engine.start(now, None);
-        site.engine.end_round(now, &mut self.random);
+        if !crashed {
+            site.engine.start(now, None);
+            site.engine.end_round(now, &mut self.random);
+        }
         self.woken.insert(index);
         self.writable.remove(&index);
     }
@@ -270,8 +294,8 @@ impl Core {
             link.halvings = (link.halvings + 1).min(5);
         }
         link.failed(now, asked, &mut self.random);
-        if link.error != error.text {
-            link.error.clone_from(&error.text);
+        link.error.clone_from(&error.text);
+        if link.complaints.is_new(&error.text) {
             effects.push(Effect::Log(Level::Warn, error.text));
         }
         self.jobs.release_all();

@@ -56,15 +56,20 @@ pub(super) fn fields(
 
 /// The name (without a slash) and the image of the container that an event is about, as the event has them, else as the last inspect did.
 pub(super) fn names(event: &Event, engine: &Engine) -> (String, String) {
-    let facts = event.container().and_then(|id| engine.facts(id));
+    let id = event.container().unwrap_or_default();
+    let (heard, facts) = (engine.known().names(id), engine.facts(id));
     let own = |name: &str| match &*event.kind {
         "container" => event.attribute(name),
         _ => None,
     };
-    let name = own("name").or(facts.map(|facts| &*facts.name));
+    let name = own("name")
+        .or(heard.map(|(name, _)| name))
+        .or(facts.map(|facts| &*facts.name));
     let image = match &*event.kind {
         "image" => event.attribute("name").or(Some(&event.id)),
-        _ => own("image").or(facts.map(|facts| &*facts.image)),
+        _ => own("image")
+            .or(heard.map(|(_, image)| image))
+            .or(facts.map(|facts| &*facts.image)),
     };
     (
         name.unwrap_or_default().trim_start_matches('/').to_owned(),
@@ -116,9 +121,12 @@ pub(super) fn record(job: &Waiting, entry: &str, container: String, run: Run) ->
             true => job.event.id.to_string(),
             false => container,
         },
-        exit: run.exit,
         took_ms: run.took.as_millis() as u64,
-        output: String::from_utf8_lossy(&run.output).into_owned(),
+        output: match &run.exit {
+            Exit::NotStarted(why) => why.clone(),
+            _ => String::from_utf8_lossy(&run.output).into_owned(),
+        },
+        exit: run.exit,
     }
 }
 
@@ -143,7 +151,7 @@ impl Core {
         set("EVENT_ACTION", &event.action);
         set("EVENT_TIME", &event.time_ns.to_string());
         set("EVENT_ID", &event.id);
-        set("EVENT_EXIT_CODE", &exit_code(event, &site.engine));
+        set("EVENT_EXIT_CODE", &exit_code(&waiting, &site.engine));
         set("EVENT_INFERRED", if waiting.inferred { "1" } else { "" });
         Job {
             id: waiting.id,
@@ -249,28 +257,15 @@ impl Core {
     }
 }
 
-/// The event's exit code, unless a label of the container stands in its place: then the last inspect's, if that shows a container that has ended.
-fn exit_code(event: &Event, engine: &Engine) -> String {
-    if event.verb() != "die" {
-        return String::new();
-    }
-    let facts = event.container().and_then(|id| engine.facts(id));
-    match facts {
-        Some(facts) if facts.labels_lie && facts.running => String::new(),
-        Some(facts) if facts.labels_lie => facts.exit_code.to_string(),
-        _ => event.attribute("exitCode").unwrap_or_default().to_owned(),
-    }
-}
-
-impl Exit {
-    /// A word for `<p>:runs`: the exit status, or what happened instead.
-    pub fn word(&self) -> String {
-        match self {
-            Exit::Code(code) => code.to_string(),
-            Exit::Signal(signal) => format!("signal {signal}"),
-            Exit::TimedOut => "timeout".to_owned(),
-            Exit::Cancelled => "cancelled".to_owned(),
-            Exit::NotStarted(_) => "not started".to_owned(),
-        }
+/// The event's exit code; where a label stands in its place, the one that an inspect found, if it still found that end.
+fn exit_code(job: &Waiting, engine: &Engine) -> String {
+    let event = &job.event;
+    match job.document {
+        _ if event.verb() != "die" => String::new(),
+        Some(revision) => engine
+            .known()
+            .exit_code(&event.id, revision)
+            .map_or(String::new(), |code| code.to_string()),
+        None => event.attribute("exitCode").unwrap_or_default().to_owned(),
     }
 }

@@ -5,14 +5,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::json::{compact, members, unquoted};
 use super::mask::without_url_passwords;
 pub use super::mask::{DEFAULT_SECRETS, MASK, Masker};
 use super::wire::{WireError, place};
-use crate::model::{Document, Summary};
+use crate::model::{Document, Summary, digest};
 
 /// Makes an inspect's answer into a document. The error tells where the fault is and quotes nothing, since secrets are not masked yet.
 pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
@@ -36,10 +35,8 @@ pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
     if build.summary.id.is_empty() {
         return Err(fault("it has no `Id`"));
     }
-    let mut digest = DefaultHasher::new();
-    build.json.hash(&mut digest);
     Ok(Document {
-        digest: digest.finish(),
+        digest: digest(&build.json),
         fields: last_of_each(build.fields),
         json: build.json,
         summary: build.summary.told(),

@@ -294,7 +294,7 @@ impl Encoder<'_> {
                 command.arg("entry").arg(&*run.entry);
                 command.arg("type").arg(&run.word);
                 command.arg("subject").arg(&run.subject);
-                command.arg("exit").arg(run.exit.to_string());
+                command.arg("exit").arg(run.exit.word());
                 command.arg("took_ms").arg(run.took_ms);
                 command.arg("output").arg(&run.output);
             }

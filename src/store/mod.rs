@@ -150,6 +150,8 @@ pub struct Audit {
     pub manifest: Vec<(ContainerId, String)>,
     /// The host is in `<p>:hosts` and has its hash, with more than what each batch writes.
     pub host: bool,
+    /// For a self-check only: the digest of each container's JSON, and whether its hash names this host.
+    pub documents: Vec<(ContainerId, Option<u64>, bool)>,
 }
 
 /// One transaction.

@@ -53,6 +53,8 @@ pub struct Options {
     pub boot: String,
     /// Handlers want to know what ran according to the store: [`super::Found::runs`].
     pub with_runs: bool,
+    /// An audit reads every document back: [`super::Audit::documents`].
+    pub selfcheck: bool,
 }
 
 /// How to get a new connection.

@@ -11,7 +11,7 @@ use super::keys::field;
 use super::link::{items, number, pairs, text, texts};
 use super::redis::RedisStore;
 use super::{Audit, Claim, Found, FoundRun, Holder, StoreError, Taken};
-use crate::model::{ContainerId, EngineIndex};
+use crate::model::{ContainerId, EngineIndex, digest};
 
 /// The most hosts that are taken by one transaction.
 const CLAIMS: usize = 64;
@@ -193,7 +193,12 @@ impl RedisStore {
                 .map(|id| ContainerId::from(id.as_str()))
                 .collect()
         };
+        let documents = match self.options.selfcheck {
+            true => self.read_documents(host, &replies[3])?,
+            false => Vec::new(),
+        };
         Ok(Audit {
+            documents,
             running: ids(&replies[0]),
             stopped: ids(&replies[1]),
             names: pairs(&replies[2]),
@@ -203,6 +208,29 @@ impl RedisStore {
                 .collect(),
             host: number(&replies[4]) == Some(1) && text(&replies[5]).is_some(),
         })
+    }
+
+    /// Digests of the documents of a host's manifest.
+    fn read_documents(
+        &mut self,
+        host: EngineIndex,
+        manifest: &Value,
+    ) -> Result<Vec<(ContainerId, Option<u64>, bool)>, StoreError> {
+        let mut documents = Vec::new();
+        for chunk in pairs(manifest).chunks(CHUNK) {
+            let questions = chunk.iter().flat_map(|(id, _)| {
+                let hash = self.keys.container(id);
+                let json = self.keys.json(id);
+                [plain(&["GET", &json]), plain(&["HGET", &hash, field::HOST])]
+            });
+            let replies = self.ask(&questions.collect::<Vec<_>>())?;
+            for ((id, _), pair) in chunk.iter().zip(replies.chunks(2)) {
+                let digest = pair.first().and_then(text).map(|json| digest(&json));
+                let ours = pair.get(1).and_then(text).as_deref() == Some(self.host(host));
+                documents.push((ContainerId::from(id.as_str()), digest, ours));
+            }
+        }
+        Ok(documents)
     }
 }
 

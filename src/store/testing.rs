@@ -110,6 +110,7 @@ pub fn options(socket: PathBuf, boot: &str) -> Options {
         stream_maxlen: 1000,
         boot: boot.to_owned(),
         with_runs: true,
+        selfcheck: true,
     }
 }
 

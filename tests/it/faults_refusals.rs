@@ -1,5 +1,8 @@
 //! Redis refuses: each reason is said in one line with its remedy, tried again with growing pauses, and forgotten once it is over.
 
+// What was measured is for whoever reads along.
+#![allow(clippy::print_stdout)]
+
 use std::time::{Duration, Instant};
 
 use redis::Connection;

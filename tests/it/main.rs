@@ -3,10 +3,18 @@
 #[path = "../fake-engine/engine.rs"]
 mod engine;
 
+mod cache;
+mod cli;
 mod fake_engine;
 mod faults;
 mod faults_refusals;
 mod faults_setting;
 mod faults_store;
+mod faults_stream;
+mod handlers;
 mod kit;
 mod kit_itself;
+mod process;
+mod readme;
+mod session;
+mod tidy;

@@ -26,20 +26,38 @@ impl Agent {
     /// Starts it with variables as well.
     pub fn start_with<S: AsRef<OsStr>>(args: &[S], variables: &[(&str, &str)]) -> Agent {
         let mut command = Agent::command();
-        command.args(args).envs(variables.iter().copied());
+        Agent::spawn(command.args(args).envs(variables.iter().copied()))
+    }
+
+    /// Starts what [`Agent::command`] began, or the program under another name.
+    pub fn spawn(command: &mut Command) -> Agent {
         Agent {
-            process: Process::start(&mut command),
+            process: Process::start(command),
         }
     }
 
     /// Reports this engine under this id to this Redis, resyncing every so many seconds.
     pub fn watch(id: &str, docker: &str, cache: &str, interval_s: u64) -> Agent {
-        Agent::start(&[
+        Agent::watch_with::<&str>(id, docker, cache, interval_s, &[])
+    }
+
+    /// The same with further options.
+    pub fn watch_with<S: AsRef<OsStr>>(
+        id: &str,
+        docker: &str,
+        cache: &str,
+        interval_s: u64,
+        options: &[S],
+    ) -> Agent {
+        let args = [
             format!("-id={id}"),
             format!("-docker={docker}"),
             format!("-cache={cache}"),
             format!("-updateInterval={interval_s}s"),
-        ])
+        ];
+        let args = args.iter().map(OsStr::new);
+        let options = options.iter().map(AsRef::as_ref);
+        Agent::start(&args.chain(options).collect::<Vec<&OsStr>>())
     }
 
     /// The command without arguments, cleared of what the test's own environment would tell it.

@@ -176,7 +176,8 @@ impl Drop for Machine {
     }
 }
 
-/// A private `dockerd`: no bridge, no iptables, its own containerd. Run its containers with `--net none` (that is the default here).
+/// A private `dockerd`: no bridge, no iptables, its own containerd and a network namespace of its own, since a dockerd without a bridge removes the
+/// machine's `docker0` when it starts. Run its containers with `--net none` (that is the default here).
 pub struct Dockerd {
     /// The client's side.
     pub docker: Docker,
@@ -241,6 +242,7 @@ impl Dockerd {
     pub fn restart(&mut self) {
         self.stop();
         // In a network of its own: an engine without a bridge deletes `docker0`, whosever it is.
+        // It replaces itself by dockerd: the process stays the one that is signalled.
         let mut command = Command::new("unshare");
         command
             .args(["--net", "--"])

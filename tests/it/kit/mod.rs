@@ -11,11 +11,14 @@
 pub mod agent;
 pub mod docker;
 pub mod http;
+pub mod listen;
 pub mod need;
 pub mod oracle;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod scene;
+pub mod stage;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -63,7 +66,7 @@ pub fn wait_until<V: Verdict>(limit: Duration, what: &str, mut condition: impl F
 }
 
 /// Seconds, where a test has many of them.
-pub fn seconds(count: u64) -> Duration {
+pub const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
