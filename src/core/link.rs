@@ -282,7 +282,10 @@ impl Link {
         }
         if self.sweep_at <= now {
             self.sweep_at = now + self.sweep_every;
-            return Some(StoreRequest::Sweep);
+            // Who writes no host has no business in the shared sets.
+            if !self.ours().is_empty() {
+                return Some(StoreRequest::Sweep);
+            }
         }
         let flight = build()?;
         let batch = flight.batch.clone();

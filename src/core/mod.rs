@@ -253,10 +253,12 @@ impl Core {
             }
             self.forget_lost_engines(now, effects);
         }
-        self.ask_store(now, effects);
         while let Some(job) = self.jobs.start(now) {
+            // The store is told what runs: should we crash, our successor knows what it cut off.
+            self.writable.insert(job.engine);
             effects.push(Effect::Run(Box::new(self.job(job))));
         }
+        self.ask_store(now, effects);
         self.say_status(effects);
         self.finish(now, effects);
     }

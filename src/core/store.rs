@@ -7,6 +7,7 @@ use super::link::{Flight, Tenancy};
 use super::outbox::{Outbox, Room};
 use super::{Core, Effect, Level, Site, StoreReply, StoreRequest, Time};
 use crate::model::EngineIndex;
+use crate::store::keys::field;
 use crate::store::{
     Applied, Audit, Batch, Beaten, Burial, Fenced, Found, Holder, Notice, Opened, StoreError, Taken,
 };
@@ -118,13 +119,13 @@ impl Core {
     fn taken(&mut self, now: Time, taken: Taken, effects: &mut Vec<Effect>) {
         let index = taken.host;
         match taken.outcome {
-            Ok(found) => self.ours(now, index, *found),
+            Ok(found) => self.ours(now, index, *found, effects),
             Err(holder) => self.held(now, index, holder, effects),
         }
     }
 
     /// A host is ours: everything is compared with what the store holds, and written where it is not so.
-    fn ours(&mut self, now: Time, index: EngineIndex, found: Found) {
+    fn ours(&mut self, now: Time, index: EngineIndex, found: Found, effects: &mut Vec<Effect>) {
         let Some(link) = &mut self.link else {
             return;
         };
@@ -150,6 +151,7 @@ impl Core {
                     runs: (young && found.known).then_some(found.runs),
                 }),
             );
+            self.tell_cut_off(index, &found.running_jobs, effects);
         }
         self.woken.insert(index);
         self.writable.insert(index);
@@ -343,12 +345,16 @@ impl Core {
             }
             let dropped_jobs = self.jobs.dropped_total;
             let resume_ns = self.resume_ns(index);
+            let running_jobs = self.running_jobs(index);
             let site = &mut self.sites[index.at()];
             let before = site.outbox.bytes();
             let (engine, url, down) = (&site.engine, &site.url, site.down_since.is_some());
             let constants = (&self.settings, link.errors, dropped_jobs);
             let fields = |outbox: &Outbox, all: bool| {
-                super::tell::fields(engine, url, down, outbox.running(), all, constants)
+                let running = outbox.running();
+                let mut fields = super::tell::fields(engine, url, down, running, all, constants);
+                fields.extend(running_jobs.map(|text| (field::RUNNING_JOBS, text)));
+                fields
             };
             let share = site.outbox.take(&mut room, fields, &mut settled);
             self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;

@@ -120,6 +120,8 @@ pub struct Found {
     pub resume_ns: Option<i64>,
     /// Its containers, as the store has them.
     pub audit: Audit,
+    /// `running_jobs` of its hash: commands that ran when the last agent wrote last, a line each.
+    pub running_jobs: String,
     /// What ran according to the store: only where handlers may want to know what changed meanwhile.
     pub runs: Vec<FoundRun>,
 }

@@ -137,6 +137,7 @@ impl RedisStore {
                 field::STATUS,
                 field::ENGINE_ID,
                 field::LAST_UPDATE,
+                field::RUNNING_JOBS,
             ]),
             plain(&["GET", &self.keys.resume(id)]),
         ])?;
@@ -155,6 +156,7 @@ impl RedisStore {
             engine_id: word(1).unwrap_or_default(),
             age_s: updated.map(|updated| now.saturating_sub(updated.unsigned_abs())),
             resume_ns: number(&replies[2]),
+            running_jobs: word(3).unwrap_or_default(),
             audit,
             runs,
         })
