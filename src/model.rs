@@ -304,6 +304,8 @@ pub enum Exit {
     Cancelled,
     /// It never ran: why.
     NotStarted(String),
+    /// Nobody knows: the agent that ran it ended before it did.
+    CutOff,
 }
 
 impl Exit {
@@ -315,6 +317,7 @@ impl Exit {
             Exit::TimedOut => "timeout".to_owned(),
             Exit::Cancelled => "cancelled".to_owned(),
             Exit::NotStarted(_) => "not started".to_owned(),
+            Exit::CutOff => "cut off".to_owned(),
         }
     }
 }
@@ -327,6 +330,7 @@ impl fmt::Display for Exit {
             Exit::TimedOut => f.write_str("timed out and was killed"),
             Exit::Cancelled => f.write_str("was ended because the agent stops"),
             Exit::NotStarted(why) => write!(f, "could not be started: {why}"),
+            Exit::CutOff => f.write_str("was cut off when the last agent ended"),
         }
     }
 }

@@ -275,7 +275,7 @@ impl Core {
             self.tell_doubts(now, effects);
         }
         while let Some(job) = self.jobs.start(now) {
-            // A successor is not to run it again.
+            // The store is told what runs: should we crash, our successor runs it no second time, and knows that it was cut off.
             self.writable.insert(job.engine);
             effects.push(Effect::Run(Box::new(self.job(job))));
         }
