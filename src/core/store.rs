@@ -76,7 +76,11 @@ impl Core {
                     ));
                 }
             }
-            StoreReply::Released => link.released(),
+            StoreReply::Released => {
+                if let Some(link) = &mut self.link {
+                    link.released();
+                }
+            }
             StoreReply::Failed(error) => self.store_failed(now, asked, error, effects),
         }
     }
