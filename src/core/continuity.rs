@@ -209,6 +209,7 @@ impl Continuity {
     /// A gap is being healed by a resync that asks the engine from now on: what turns up later of the time before is no news.
     pub fn heal(&mut self, engine_now_ns: i64) {
         self.healed_ns = Some(engine_now_ns);
+        self.newest_ns = self.newest_ns.max(engine_now_ns);
     }
 
     fn remember(&mut self, key: u64, ns: i64) {

@@ -261,6 +261,10 @@ impl Core {
                     },
                 );
                 self.outbox(share.host, Outbox::discard);
+                let engine = &mut self.sites[share.host.at()].engine;
+                if engine.waits_for_store() {
+                    engine.end_round(now, &mut self.random);
+                }
             }
             if !share.stamp {
                 continue;
