@@ -122,7 +122,7 @@ fn start_engines(
             engine: index,
             address: engine.address.clone(),
             max_age: config.stream_max_age,
-            random: Random::new(random.next()),
+            random: Random::new(random.draw()),
             orders,
             door: door.clone(),
             socket: socket.clone(),
@@ -181,6 +181,7 @@ fn start_writer(
         boot,
         with_runs: config.handlers.is_some(),
         replay_max_age: config.replay_max_age,
+        selfcheck: cache.selfcheck,
     });
     let (request, requests) = bounded(1);
     let door = door.clone();
@@ -207,6 +208,7 @@ fn settings(config: &Config, seed: u64) -> Settings {
             all: cache.all,
             filtered: !cache.filters.is_empty(),
             forget_after: cache.forget_after,
+            selfcheck: cache.selfcheck,
         }),
         entries: handlers.map(|handlers| handlers.entries.clone()),
         workers: handlers.map_or(1, |handlers| handlers.workers),

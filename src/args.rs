@@ -64,6 +64,9 @@ pub struct Options {
     /// path
     #[argh(option)]
     pub cache_password_file: Option<String>,
+    /// truth value
+    #[argh(option)]
+    pub selfcheck: Option<String>,
     /// word
     #[argh(option)]
     pub log_format: Option<String>,
@@ -404,6 +407,7 @@ mod tests {
             "stream-maxlen" => one(&options.stream_maxlen),
             "workers" => one(&options.workers),
             "cache-password-file" => one(&options.cache_password_file),
+            "selfcheck" => one(&options.selfcheck),
             "log-format" => one(&options.log_format),
             other => panic!("`{other}` has no field"),
         }
@@ -561,6 +565,19 @@ mod tests {
             format!("docker-cache {}\n", env!("CARGO_PKG_VERSION"))
         );
         assert_eq!((version.stdout, version.code), (true, 0));
+    }
+
+    #[test]
+    fn nothing_of_the_corpus_makes_it_panic() {
+        // An argument a line.
+        for (name, bytes) in crate::corpus::corpus("arguments") {
+            let lines = bytes.split(|byte| *byte == b'\n');
+            let arguments = lines.map(|line| OsString::from_vec(line.to_vec()));
+            if let Err(ended) = parse("docker-cache", arguments, &|_| None) {
+                assert!(ended.text.ends_with('\n'), "{name}: {}", ended.text);
+                assert_eq!(ended.stdout, ended.code == 0, "{name}");
+            }
+        }
     }
 
     proptest! {

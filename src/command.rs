@@ -1,10 +1,10 @@
 //! Runs one job: `sh -c COMMAND` in a process group of its own, with a deadline and a bounded memory of what it wrote.
 //!
-//! One thread, one loop around `poll`: both pipes, the shell's pidfd, the word to cancel, the deadline. The loop blocks nowhere else.
+//! One thread, one loop around `poll`: the one pipe for output and errors (so that they stand in the order written), the shell's pidfd, the word to cancel, the deadline. The loop blocks nowhere else.
 //!
 //! A run is over when its whole process *group* is gone, not when the shell is: what a command leaves in the background still counts against its
 //! timeout, and is ended with it, so nothing outlives a run unnoticed. Who wants to leave a daemon behind says so with `setsid`; such a process is no
-//! member of the group, is left alone, and is not waited for even where it holds the pipes. The end is TERM to the group, then KILL after the grace.
+//! member of the group, is left alone, and is not waited for even where it holds the pipe. The end is TERM to the group, then KILL after the grace.
 //!
 //! No `pre_exec` and no search of the `PATH`: either makes std fork instead of calling `posix_spawn`, which costs 50 ms a run in a large process.
 
@@ -32,7 +32,7 @@ pub const OUTPUT_LIMIT: usize = 4096;
 /// The kernel's limit for one string of an environment or of a command line, its final NUL included (`MAX_ARG_STRLEN`).
 const STRING_LIMIT: usize = 128 * 1024;
 
-/// What is still in the pipes after the last process of the group ended is read for so long; only a process outside the group can hold them open.
+/// What is still in the pipe after the last process of the group ended is read for so long; only a process outside the group can hold it open.
 const LINGER: Duration = Duration::from_millis(200);
 
 /// How often the group is looked at once its shell has ended: no descriptor tells of the others.
@@ -118,8 +118,8 @@ struct Running {
     group: Pid,
     /// Readable when the shell has ended. Kernels before 5.3 and some sandboxes have none: then the shell is looked at every [`LOOK`].
     pidfd: Option<OwnedFd>,
-    /// Standard output and error, until their end.
-    pipes: Vec<fs::File>,
+    /// What it writes to its standard output and error, until both have ended.
+    output: Option<io::PipeReader>,
     tail: Tail,
     /// How the shell ended.
     status: Option<Result<ExitStatus, String>>,
@@ -136,7 +136,12 @@ struct Running {
 impl Running {
     fn start(job: &Job, base: &BaseEnvironment, started: Instant) -> Result<Running, String> {
         check_strings(job)?;
-        let mut shell = Command::new("/bin/sh")
+        let pipe_failed = |error| format!("failed to make a pipe for the output: {error}");
+        let (output, input) = io::pipe().map_err(pipe_failed)?;
+        let errors = input.try_clone().map_err(pipe_failed)?;
+        // Cannot fail on a pipe. Without it a command that reads its own output through /proc could make a read here block.
+        let _ = rustix::io::ioctl_fionbio(&output, true);
+        let shell = Command::new("/bin/sh")
             .arg("-c")
             .arg(&*job.command)
             .env_clear()
@@ -144,28 +149,16 @@ impl Running {
             .envs(job.environment.iter().map(|(name, value)| (name, value)))
             .process_group(0)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(input)
+            .stderr(errors)
             .spawn()
             .map_err(|error| format!("failed to start shell `/bin/sh`: {error}"))?;
-        let pipes: Vec<fs::File> = [
-            shell.stdout.take().map(OwnedFd::from),
-            shell.stderr.take().map(OwnedFd::from),
-        ]
-        .into_iter()
-        .flatten()
-        .map(fs::File::from)
-        .collect();
-        for pipe in &pipes {
-            // Cannot fail on a pipe. Without it a command that reads its own output through /proc could make a read here block.
-            let _ = rustix::io::ioctl_fionbio(pipe, true);
-        }
         let group = Pid::from_child(&shell);
         Ok(Running {
             shell,
             group,
             pidfd: pidfd_open(group, PidfdFlags::empty()).ok(),
-            pipes,
+            output: Some(output),
             tail: Tail::default(),
             status: None,
             next_look: started,
@@ -195,7 +188,7 @@ impl Running {
             self.wait(Some(cancel));
         }
         self.deadline = Instant::now() + LINGER;
-        while !self.pipes.is_empty() && Instant::now() < self.deadline {
+        while self.output.is_some() && Instant::now() < self.deadline {
             self.wait(None);
             self.read();
         }
@@ -204,10 +197,9 @@ impl Running {
 
     /// Sleeps until anything of interest may have happened; the loop finds out what it was.
     fn wait(&self, cancel: Option<&Cancel>) {
-        let mut fds: Vec<PollFd<'_>> = self
-            .pipes
-            .iter()
-            .map(|pipe| PollFd::new(pipe, PollFlags::IN))
+        let output = self.output.iter();
+        let mut fds: Vec<PollFd<'_>> = output
+            .map(|output| PollFd::new(output, PollFlags::IN))
             .collect();
         let mut until = self.deadline;
         if let Some(cancel) = cancel {
@@ -231,21 +223,21 @@ impl Running {
         let _ = poll(&mut fds, Some(&patience));
     }
 
-    /// Takes one helping from each pipe, so that a command which never stops writing cannot keep the loop from its other duties.
+    /// Takes one helping, so that a command which never stops writing cannot keep the loop from its other duties.
     fn read(&mut self) {
         let mut buffer = [0; 16 * 1024];
-        let tail = &mut self.tail;
-        self.pipes.retain_mut(|pipe| match pipe.read(&mut buffer) {
-            Ok(0) => false,
-            Ok(length) => {
-                tail.push(&buffer[..length]);
-                true
-            }
-            Err(error) => matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            ),
-        });
+        let Some(output) = &mut self.output else {
+            return;
+        };
+        match output.read(&mut buffer) {
+            Ok(length @ 1..) => self.tail.push(&buffer[..length]),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) => {}
+            Ok(0) | Err(_) => self.output = None,
+        }
     }
 
     /// Has the shell ended, and with it all others of its group?

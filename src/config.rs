@@ -55,6 +55,8 @@ pub struct CacheConfig {
     pub prefix: String,
     /// Report stopped containers as well.
     pub all: bool,
+    /// Read every document back after each full comparison, and say what differed.
+    pub selfcheck: bool,
     /// Docker's list filters: which containers are reported.
     pub filters: Vec<(String, String)>,
     /// Patterns of names whose values are secrets; empty: nothing is masked.

@@ -3,6 +3,7 @@
 //! Nothing here does anything but hold and describe; every other module may know it.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,7 +159,9 @@ impl Event {
             && (self.verb().starts_with("exec_")
                 || matches!(
                     self.verb(),
-                    "top"
+                    // Podman says `exec` for Docker's `exec_start`.
+                    "exec"
+                        | "top"
                         | "attach"
                         | "detach"
                         | "resize"
@@ -207,6 +210,13 @@ impl Document {
             .sum();
         fields + self.json.len() + size_of::<Document>()
     }
+}
+
+/// What a document's JSON is known by when the document itself is gone; the same in every process of one version.
+pub fn digest(json: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    json.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The few facts of a document that core keeps when the document itself is gone.
@@ -294,6 +304,22 @@ pub enum Exit {
     Cancelled,
     /// It never ran: why.
     NotStarted(String),
+    /// Nobody knows: the agent that ran it ended before it did.
+    CutOff,
+}
+
+impl Exit {
+    /// A word for programs: the exit status, or what happened instead.
+    pub fn word(&self) -> String {
+        match self {
+            Exit::Code(code) => code.to_string(),
+            Exit::Signal(signal) => format!("signal {signal}"),
+            Exit::TimedOut => "timeout".to_owned(),
+            Exit::Cancelled => "cancelled".to_owned(),
+            Exit::NotStarted(_) => "not started".to_owned(),
+            Exit::CutOff => "cut off".to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Exit {
@@ -304,6 +330,7 @@ impl fmt::Display for Exit {
             Exit::TimedOut => f.write_str("timed out and was killed"),
             Exit::Cancelled => f.write_str("was ended because the agent stops"),
             Exit::NotStarted(why) => write!(f, "could not be started: {why}"),
+            Exit::CutOff => f.write_str("was cut off when the last agent ended"),
         }
     }
 }

@@ -15,8 +15,11 @@ use crate::docker::socket::Socket;
 use crate::inbox::Door;
 use crate::model::{Address, EngineIndex, Hello};
 
-/// How much longer than the stream may last it may be silent: the engine ends it itself, if it lives.
-const SILENCE: Duration = Duration::from_secs(20);
+/// How much longer than it was to last a stream may live: the engine ends it itself, if it lives.
+const OVERTIME: Duration = Duration::from_secs(10);
+
+/// How often a reader to whom nothing is told looks whether that time is over. A limit on the silence alone would begin anew with each event.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Lines of one stream that make no sense and are told; more would fill the log.
 const BAD_LINES: u32 = 5;
@@ -83,7 +86,7 @@ impl Reader {
                 &hello.api_version,
                 since_ns(order.since, &hello),
                 until_ns,
-                span + SILENCE,
+                LOOK,
             )
             .map_err(|error| error.text)?;
         self.door.put(Input::Connected {
@@ -107,7 +110,7 @@ impl Reader {
                 Ok(Some(event)) => {
                     self.door.event(self.engine, generation, event);
                     // An engine whose clock was set back would keep this stream for longer than it was meant to last.
-                    if opened.elapsed() > span + SILENCE {
+                    if opened.elapsed() > span + OVERTIME {
                         return Ok(StreamEnd::Renewal);
                     }
                 }
@@ -122,7 +125,9 @@ impl Reader {
                     }
                 }
                 Err(error) if error.kind == DockerErrorKind::Timeout => {
-                    return Ok(StreamEnd::Silent);
+                    if opened.elapsed() > span + OVERTIME {
+                        return Ok(StreamEnd::Silent);
+                    }
                 }
                 Err(error) => return Err(error.text),
             }

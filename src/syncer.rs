@@ -188,11 +188,12 @@ impl Desk {
         }
     }
 
-    fn answer(&self, generation: Generation, id: ContainerId, result: Inspected) {
+    fn answer(&self, generation: Generation, id: ContainerId, by_slow: bool, result: Inspected) {
         self.door.put(Input::Inspected {
             engine: self.engine,
             generation,
             id,
+            by_slow,
             result,
         });
     }
@@ -227,7 +228,7 @@ impl<'a> Answer<'a> {
 
     fn next(&mut self, result: Inspected) {
         if let Some(id) = self.ids.pop_front() {
-            self.desk.answer(self.generation, id, result);
+            self.desk.answer(self.generation, id, false, result);
         }
     }
 }
@@ -285,7 +286,7 @@ impl Slow {
                 let asks = std::mem::take(&mut state.asks);
                 for ask in asks {
                     let failed = Inspected::Failed(error.to_string());
-                    self.desk.answer(ask.generation, ask.id, failed);
+                    self.desk.answer(ask.generation, ask.id, true, failed);
                 }
             }
         }
@@ -307,7 +308,7 @@ impl Slow {
             let inspect = || self.desk.inspect(&client, &ask, limit);
             match threads::catch(inspect).unwrap_or_else(Inspected::Failed) {
                 Inspected::Slow => self.lock().asks.push_back(ask),
-                result => self.desk.answer(ask.generation, ask.id, result),
+                result => self.desk.answer(ask.generation, ask.id, true, result),
             }
         }
     }

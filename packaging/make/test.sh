@@ -43,6 +43,7 @@ esac
 need_cargo
 offer redis-server redis-server || say "no redis-server here"
 offer busybox busybox-static || say "no busybox here"
+offer podman podman || say "no podman here"
 if offer dockerd docker.io && offer docker docker-cli; then
     if [ "$(id -u)" = 0 ] && ! engine_answers; then start_engine; fi
 else
@@ -56,6 +57,6 @@ log=target/test.log
     cargo test --locked --no-fail-fast || code=$?
     echo $code >target/test.code
 } 2>&1 | tee "$log"
-skipped=$(grep -c '^skipped: ' "$log") || true
+skipped=$(grep -cE '(^|\.\.\. )skipped: ' "$log") || true
 [ "$skipped" = 0 ] || say "$skipped tests were skipped: this machine lacks what they need, see the lines \`skipped: …\` above"
 exit "$(cat target/test.code)"

@@ -105,6 +105,13 @@ pub const OPTIONS: &[OptionSpec] = &[
                 cache-password in systemd's $CREDENTIALS_DIRECTORY, if that is there.",
     },
     OptionSpec {
+        name: "selfcheck",
+        value: "",
+        default: "false",
+        about: "After each full comparison also read every document back from the cache, and say\n\
+                what differed from what the events had told, and why. For tests and for doubts.",
+    },
+    OptionSpec {
         name: "log-format",
         value: "FORMAT",
         default: "text",

@@ -238,6 +238,7 @@ impl Builder<'_> {
             values::name(text, "prefix")
         });
         let all = self.value("all", &options.all, values::truth);
+        let selfcheck = self.value("selfcheck", &options.selfcheck, values::truth);
         let filters = self.filters();
         let redact = self.value("redact", &options.redact, values::redact);
         let forget_after = self.value("forget-after", &options.forget_after, |text| {
@@ -256,6 +257,7 @@ impl Builder<'_> {
             target: target?,
             prefix: prefix?,
             all: all?,
+            selfcheck: selfcheck?,
             filters,
             redact: redact?,
             forget_after: forget_after?,

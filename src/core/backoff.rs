@@ -1,4 +1,4 @@
-//! When to try again: delays that grow, with jitter from a seed, so that a hundred agents do not knock at once.
+//! When to try again, and when to say so: delays that grow, with jitter from a seed, so that a hundred agents do not knock at once.
 
 use super::Time;
 
@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +24,7 @@ impl Random {
     /// A time from `from` up to `to`.
     pub fn between(&mut self, from: Time, to: Time) -> Time {
         let room = to.saturating_sub(from).as_nanos() as u64;
-        from + Time::from_nanos(self.next() % room.saturating_add(1).max(1))
+        from + Time::from_nanos(self.draw() % room.saturating_add(1).max(1))
     }
 }
 
@@ -62,6 +62,29 @@ impl Backoff {
     }
 }
 
+/// What was said of one thing that does not work: each cause once, however often it is tried and however the causes take turns.
+#[derive(Clone, Default, Debug)]
+pub struct Complaints(Vec<String>);
+
+impl Complaints {
+    /// More causes than this are words that differ each time.
+    const MOST: usize = 8;
+
+    /// Is this to be said? It counts as said from here on.
+    pub fn is_new(&mut self, cause: &str) -> bool {
+        let new = self.0.len() < Self::MOST && !self.0.iter().any(|said| said == cause);
+        if new {
+            self.0.push(cause.to_owned());
+        }
+        new
+    }
+
+    /// It works: the next failure is news.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +104,19 @@ mod tests {
         );
         backoff.reset();
         assert!(backoff.next(&mut random) <= Time::from_millis(100));
+    }
+
+    #[test]
+    fn each_cause_is_said_once_until_it_works_again() {
+        let mut complaints = Complaints::default();
+        let said = |complaints: &mut Complaints| {
+            let causes = ["closed", "reset", "closed", "reset"];
+            causes.map(|cause| complaints.is_new(cause))
+        };
+        assert_eq!(said(&mut complaints), [true, true, false, false]);
+        complaints.clear();
+        assert_eq!(said(&mut complaints), [true, true, false, false]);
+        let many = (0..100).filter(|number| complaints.is_new(&number.to_string()));
+        assert_eq!(many.count(), Complaints::MOST - 2);
     }
 }

@@ -58,6 +58,8 @@ pub struct Continuity {
     replay: Option<Replay>,
     /// The engine's clock when the present connection was made.
     connected_ns: i64,
+    /// A resync has healed whatever was lost up to this stamp; only the next replay can still bring it up.
+    healed_ns: Option<i64>,
     /// When the last connection ended: our clock, and the engine's as far as we know it.
     ended: Option<(Time, i64)>,
 }
@@ -66,15 +68,21 @@ pub struct Continuity {
 struct Replay {
     renewal: bool,
     until: Time,
+    /// The engine's clock was set back to before the horizon: between these stamps stands what happened while we were away.
+    away_ns: Option<(i64, i64)>,
     /// The last event of the connection before; `None` when there was none.
     last: Option<u64>,
     linked: bool,
-    /// Events of the replay so far.
+    /// Events of the replay so far, without those that just happen.
     events: usize,
     /// A remembered event came by.
     inside: bool,
     /// Events that are new although they stand before one that was seen.
     unseen: usize,
+    /// It was said that events had been dropped; all that one replay shows is one gap.
+    told: bool,
+    /// An event of our time came by: whatever its clock says, what the engine tells after it is younger.
+    news: bool,
 }
 
 impl Continuity {
@@ -87,6 +95,7 @@ impl Continuity {
             horizon_ns: resume_ns,
             replay: None,
             connected_ns: 0,
+            healed_ns: None,
             ended: None,
         }
     }
@@ -119,20 +128,29 @@ impl Continuity {
             self.horizon_ns = Some(clock_ns);
             return;
         }
-        if let (Some(horizon), Some((ended, _))) = (self.horizon_ns, self.ended)
-            && clock_ns < horizon
-        {
-            // The engine's clock was set back: what it stamped since the last connection ended is news all the same.
-            self.horizon_ns = Some(clock_ns - now.saturating_sub(ended).as_nanos() as i64);
-        }
+        // The engine's clock was set back: what it stamped since the last connection ended is news all the same. The horizon itself stays: when the
+        // clock is set right again, what is from before our time still is.
+        let away_ns = match (self.horizon_ns, self.ended) {
+            (Some(horizon), Some((ended, _))) if clock_ns < horizon => {
+                let away = now.saturating_sub(ended).as_nanos() as i64;
+                Some((clock_ns - away, clock_ns))
+            }
+            _ => None,
+        };
+        // A stream may end before its replay was over; what that had to prove is left to this one.
+        let unproven = self.replay.take().filter(|replay| !replay.linked);
+        let last = unproven.and_then(|replay| replay.last);
         self.replay = Some(Replay {
             renewal,
             until: now + REPLAY,
-            last: self.order.back().map(|(key, _)| *key),
+            away_ns,
+            last: last.or(self.order.back().map(|(key, _)| *key)),
             linked: false,
             events: 0,
             inside: false,
             unseen: 0,
+            told: false,
+            news: false,
         });
     }
 
@@ -153,7 +171,11 @@ impl Continuity {
                     seen,
                     last: replay.last == Some(key),
                     live: event.time_ns > self.connected_ns,
-                    from_before: event.time_ns <= self.horizon_ns.unwrap_or(0),
+                    from_before: event.time_ns <= self.horizon_ns.unwrap_or(0)
+                        && replay
+                            .away_ns
+                            .is_none_or(|(from, to)| event.time_ns <= from || event.time_ns > to),
+                    healed: self.healed_ns.is_some_and(|ns| event.time_ns <= ns),
                     complete: self.order.len() < MEMORY,
                     lost_while_connected: self
                         .ended
@@ -176,6 +198,7 @@ impl Continuity {
     /// The replay must be over by now: was the stretch that was seen before in it?
     pub fn replay_over(&mut self) -> Option<Gap> {
         let replay = self.replay.take()?;
+        self.healed_ns = None;
         let unlinked = match replay.last {
             Some(_) => !replay.linked,
             None => replay.events >= RING,
@@ -185,7 +208,7 @@ impl Continuity {
 
     /// A gap is being healed by a resync that asks the engine from now on: what turns up later of the time before is no news.
     pub fn heal(&mut self, engine_now_ns: i64) {
-        self.horizon_ns = Some(self.horizon_ns.unwrap_or(0).max(engine_now_ns));
+        self.healed_ns = Some(engine_now_ns);
     }
 
     fn remember(&mut self, key: u64, ns: i64) {
@@ -210,6 +233,8 @@ struct Moment {
     live: bool,
     /// It is older than what concerns us.
     from_before: bool,
+    /// It is older than the last gap that a resync has healed.
+    healed: bool,
     /// We remember all events since the beginning.
     complete: bool,
     /// It is older than the end of the connection before.
@@ -218,23 +243,27 @@ struct Moment {
 
 impl Replay {
     fn judge(&mut self, event: &Moment) -> (Verdict, Option<Gap>) {
-        self.events += 1;
         if event.seen {
+            self.events += 1;
             self.inside = true;
+            self.news = true;
             self.linked |= event.last;
-            let gap = (self.unseen > 0).then_some(Gap::Dropped);
+            let dropped = self.unseen > 0;
             self.unseen = 0;
-            return (Verdict::Seen, gap);
+            return (Verdict::Seen, self.dropped(dropped));
         }
         if event.live {
+            self.news = true;
             return (Verdict::Live, None);
         }
-        if event.from_before {
+        self.events += 1;
+        if event.healed || (event.from_before && !self.news) {
             return (Verdict::Old, None);
         }
+        self.news = true;
         if self.renewal && self.linked {
             return match event.lost_while_connected {
-                true => (Verdict::Late, Some(Gap::Dropped)),
+                true => (Verdict::Late, self.dropped(true)),
                 false => (Verdict::Live, None),
             };
         }
@@ -242,6 +271,12 @@ impl Replay {
             self.unseen += 1;
         }
         (Verdict::Late, None)
+    }
+
+    fn dropped(&mut self, dropped: bool) -> Option<Gap> {
+        let news = dropped && !self.told;
+        self.told |= dropped;
+        news.then_some(Gap::Dropped)
     }
 }
 
@@ -336,6 +371,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_ends_at_once_hides_no_gap() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.ended(at(2), T0 + 2 * SECOND);
+        stream.connected(at(900), T0 + 900 * SECOND, false);
+        stream.judge(&event(800));
+        stream.ended(at(901), T0 + 901 * SECOND);
+        stream.connected(at(901), T0 + 901 * SECOND, true);
+        assert_eq!(stream.judge(&event(800)).0, Verdict::Seen);
+        assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+    }
+
+    #[test]
     fn a_clock_that_was_set_back_hides_nothing() {
         let mut stream = begun();
         stream.judge(&event(5));
@@ -345,6 +393,83 @@ mod tests {
         stream.judge(&event(5));
         stream.judge(&event(-3600));
         assert_eq!(stream.judge(&event(-3585)).0, Verdict::Late);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_right_again_makes_nothing_of_before_our_time_news() {
+        let mut stream = begun();
+        stream.judge(&event(5));
+        stream.judge(&event(-3600));
+        stream.ended(at(10), T0 - 3590 * SECOND);
+        stream.connected(at(20), T0 - 3580 * SECOND, false);
+        stream.judge(&event(-3600));
+        assert_eq!(stream.judge(&event(-3585)).0, Verdict::Late);
+        stream.ended(at(30), T0 - 3570 * SECOND);
+        stream.connected(at(30), T0 + 30 * SECOND, true);
+        assert_eq!(stream.judge(&event(-7)), (Verdict::Old, None));
+        assert_eq!(stream.judge(&event(5)), (Verdict::Seen, None));
+        assert_eq!(stream.judge(&event(-3600)), (Verdict::Seen, None));
+        assert_eq!(stream.judge(&event(-3585)), (Verdict::Seen, None));
+        assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_during_a_replay_hides_nothing() {
+        let mut stream = begun();
+        stream.judge(&event(5));
+        stream.ended(at(10), T0 + 10 * SECOND);
+        stream.connected(at(20), T0 + 20 * SECOND, false);
+        stream.judge(&event(5));
+        assert_eq!(stream.judge(&event(15)).0, Verdict::Late);
+        assert_eq!(stream.judge(&event(-3580)).0, Verdict::Late);
+    }
+
+    #[test]
+    fn all_that_one_replay_shows_to_be_dropped_is_one_gap() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.judge(&event(4));
+        stream.ended(at(60), T0 + 60 * SECOND);
+        stream.connected(at(60), T0 + 60 * SECOND, true);
+        stream.judge(&event(1));
+        stream.judge(&event(2));
+        assert_eq!(stream.judge(&event(4)), (Verdict::Seen, Some(Gap::Dropped)));
+        assert_eq!(stream.judge(&event(5)), (Verdict::Late, None));
+        assert_eq!(stream.judge(&event(6)), (Verdict::Late, None));
+    }
+
+    #[test]
+    fn a_storm_right_after_the_connect_is_no_gap() {
+        let mut stream = begun();
+        stream.ended(at(60), T0 + 60 * SECOND);
+        stream.connected(at(60), T0 + 60 * SECOND, true);
+        for n in 61..1000 {
+            assert_eq!(stream.judge(&event(n)).0, Verdict::Live);
+        }
+        assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_while_a_replay_comes_hides_nothing() {
+        let mut stream = begun();
+        stream.judge(&event(5));
+        stream.ended(at(10), T0 + 10 * SECOND);
+        stream.connected(at(10), T0 + 10 * SECOND, true);
+        assert_eq!(stream.judge(&event(5)).0, Verdict::Seen);
+        assert_ne!(stream.judge(&event(-3589)).0, Verdict::Old);
+    }
+
+    #[test]
+    fn what_a_resync_has_healed_is_no_news_in_the_next_replay() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.heal(T0 + 8 * SECOND);
+        stream.judge(&event(9));
+        stream.ended(at(10), T0 + 10 * SECOND);
+        stream.connected(at(10), T0 + 10 * SECOND, true);
+        assert_eq!(stream.judge(&event(1)).0, Verdict::Seen);
+        assert_eq!(stream.judge(&event(7)).0, Verdict::Old);
+        assert_eq!(stream.judge(&event(9)).0, Verdict::Seen);
     }
 
     #[test]

@@ -16,8 +16,22 @@ const WAITING: usize = 10_000;
 /// How long a job waits for the store to hold the state that its event led to.
 const WRITE_FIRST: Time = Time::from_millis(250);
 
+/// How long it waits, in all, where it has to know what an inspect says as well.
+const LOOK_FIRST: Time = Time::from_secs(1);
+
 /// What a lane is keyed by: the engine and the object's id.
 type Lane = (EngineIndex, Arc<str>);
+
+/// What a job waits for before its command may run; the number is the change of its container that its event stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hold {
+    /// For nothing.
+    Nothing,
+    /// That the store holds that change.
+    Written(u64),
+    /// The same, and it is told the exit code that an inspect found, because the event's own is hidden.
+    Document(u64),
+}
 
 /// A job that waits, or the one that runs.
 #[derive(Clone, Debug)]
@@ -32,6 +46,8 @@ pub struct Waiting {
     pub event: Arc<Event>,
     /// The event was found by a resync or told only after an outage.
     pub inferred: bool,
+    /// The change of the container whose inspect knows the exit code that the event hides.
+    pub document: Option<u64>,
     /// The change of the container that the store must hold first, and until when to wait for it.
     hold: Option<(ContainerId, u64, Time)>,
 }
@@ -98,8 +114,7 @@ impl Jobs {
         }
     }
 
-    /// An event triggered an entry. `revision` is the change of its container that the store is to hold before the command runs; `None` where
-    /// nothing is to be waited for.
+    /// An event triggered an entry.
     pub fn add(
         &mut self,
         now: Time,
@@ -107,7 +122,7 @@ impl Jobs {
         engine: EngineIndex,
         event: &Arc<Event>,
         inferred: bool,
-        revision: Option<u64>,
+        hold: Hold,
     ) -> Added {
         let queue = &mut self.queues[entry];
         if queue.waiting >= WAITING || self.closed {
@@ -120,8 +135,14 @@ impl Jobs {
         let id = self.next;
         self.next += 1;
         let container = event.container().filter(|id| !id.is_empty());
+        let (revision, patience) = match hold {
+            Hold::Nothing => (None, Time::ZERO),
+            Hold::Written(revision) => (Some(revision), WRITE_FIRST),
+            Hold::Document(revision) => (Some(revision), LOOK_FIRST),
+        };
+        let document = revision.filter(|_| matches!(hold, Hold::Document(_)));
         let hold = match (revision, container) {
-            (Some(revision), Some(id)) => Some((id.into(), revision, now + WRITE_FIRST)),
+            (Some(revision), Some(id)) => Some((id.into(), revision, now + patience)),
             _ => None,
         };
         *self.unstarted[engine.at()]
@@ -135,6 +156,7 @@ impl Jobs {
             engine,
             event: event.clone(),
             inferred,
+            document,
             hold,
         });
         if jobs.len() == 1 && !queue.busy.contains(&lane) {
@@ -246,6 +268,12 @@ impl Jobs {
         self.running.len()
     }
 
+    /// The commands of one engine that run, oldest first.
+    pub fn running_of(&self, engine: EngineIndex) -> impl Iterator<Item = &Waiting> {
+        let jobs = self.running.values().map(|(_, job)| job);
+        jobs.filter(move |job| job.engine == engine)
+    }
+
     /// How many jobs wait.
     pub fn waiting(&self) -> usize {
         self.queues.iter().map(|queue| queue.waiting).sum()
@@ -352,7 +380,14 @@ mod tests {
     fn one_container_runs_in_order_and_others_beside_it() {
         let mut jobs = Jobs::new(&entries(&[8]), 64, 1);
         for (container, ns) in [("a", 1), ("a", 2), ("b", 3)] {
-            jobs.add(Time::ZERO, 0, E, &event(container, ns), false, None);
+            jobs.add(
+                Time::ZERO,
+                0,
+                E,
+                &event(container, ns),
+                false,
+                Hold::Nothing,
+            );
         }
         assert_eq!(
             started(&mut jobs, Time::ZERO),
@@ -368,7 +403,14 @@ mod tests {
     fn an_entry_that_hangs_leaves_room_for_the_others() {
         let mut jobs = Jobs::new(&entries(&[8, 8, 8]), 4, 1);
         for n in 0..20 {
-            jobs.add(Time::ZERO, 0, E, &event(&format!("a{n}"), n), false, None);
+            jobs.add(
+                Time::ZERO,
+                0,
+                E,
+                &event(&format!("a{n}"), n),
+                false,
+                Hold::Nothing,
+            );
         }
         let hung = started(&mut jobs, Time::ZERO);
         assert_eq!(
@@ -376,16 +418,16 @@ mod tests {
             2,
             "half of the slots are kept for entries at rest"
         );
-        jobs.add(Time::ZERO, 1, E, &event("b", 30), false, None);
-        jobs.add(Time::ZERO, 2, E, &event("c", 31), false, None);
+        jobs.add(Time::ZERO, 1, E, &event("b", 30), false, Hold::Nothing);
+        jobs.add(Time::ZERO, 2, E, &event("c", 31), false, Hold::Nothing);
         assert_eq!(started(&mut jobs, Time::ZERO).len(), 2);
     }
 
     #[test]
     fn a_job_waits_for_its_revision_but_not_for_ever() {
         let mut jobs = Jobs::new(&entries(&[8]), 64, 1);
-        jobs.add(Time::ZERO, 0, E, &event("a", 1), false, Some(7));
-        jobs.add(Time::ZERO, 0, E, &event("b", 2), false, Some(8));
+        jobs.add(Time::ZERO, 0, E, &event("a", 1), false, Hold::Written(7));
+        jobs.add(Time::ZERO, 0, E, &event("b", 2), false, Hold::Written(8));
         assert!(started(&mut jobs, Time::ZERO).is_empty());
         jobs.written(E, &"a".into(), 6);
         assert!(started(&mut jobs, Time::ZERO).is_empty());
@@ -401,16 +443,16 @@ mod tests {
         let mut jobs = Jobs::new(&entries(&[1]), 64, 1);
         for n in 0..WAITING as i64 {
             assert_eq!(
-                jobs.add(Time::ZERO, 0, E, &event("a", n), false, None),
+                jobs.add(Time::ZERO, 0, E, &event("a", n), false, Hold::Nothing),
                 Added::Queued
             );
         }
         assert_eq!(
-            jobs.add(Time::ZERO, 0, E, &event("a", 0), false, None),
+            jobs.add(Time::ZERO, 0, E, &event("a", 0), false, Hold::Nothing),
             Added::Dropped(true)
         );
         assert_eq!(
-            jobs.add(Time::ZERO, 0, E, &event("a", 0), false, None),
+            jobs.add(Time::ZERO, 0, E, &event("a", 0), false, Hold::Nothing),
             Added::Dropped(false)
         );
         assert_eq!((jobs.dropped_total, jobs.waiting()), (2, WAITING));
@@ -419,7 +461,7 @@ mod tests {
     #[test]
     fn a_store_that_goes_down_frees_all_who_wait_for_it_once() {
         let mut jobs = Jobs::new(&entries(&[8]), 64, 1);
-        jobs.add(Time::ZERO, 0, E, &event("a", 1), false, Some(7));
+        jobs.add(Time::ZERO, 0, E, &event("a", 1), false, Hold::Written(7));
         jobs.release_all();
         assert_eq!(started(&mut jobs, Time::ZERO), [(1, "a".into())]);
         jobs.written(E, &"a".into(), 7);

@@ -9,12 +9,16 @@ pub mod backoff;
 pub mod continuity;
 pub mod engine;
 pub mod jobs;
+pub mod known;
 pub mod link;
 pub mod message;
 pub mod outbox;
 pub mod rules;
+mod selfcheck;
 mod store;
 mod tell;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,10 +28,11 @@ use crate::store::{Happening, Notice};
 
 use backoff::Random;
 use engine::{Engine, Outcome};
-use jobs::{Added, Jobs};
+use jobs::{Added, Hold, Jobs};
 use link::{Link, Tenancy};
 use outbox::{Outbox, Wanted};
 use rules::{Rules, Subject};
+use selfcheck::Selfcheck;
 
 pub use message::{
     Effect, Generation, Input, Inspected, Level, Since, StoreReply, StoreRequest, StreamEnd,
@@ -38,6 +43,9 @@ pub type Time = std::time::Duration;
 
 /// Documents that wait for the store may take so many bytes; beyond, their containers are inspected again later.
 const BUDGET: usize = 32 << 20;
+
+/// A resync may be so far ahead of the store: enough that the store never waits for it.
+const AHEAD: usize = 1 << 20;
 
 /// How long engines wait at the start for the store to say where the last agent stopped.
 const WAIT_FOR_STORE: Time = Time::from_secs(2);
@@ -73,6 +81,8 @@ pub struct CacheSettings {
     pub all: bool,
     /// Lists are filtered.
     pub filtered: bool,
+    /// Compare with what the events told, and read every document back.
+    pub selfcheck: bool,
     /// How long the containers of an engine that is down stay.
     pub forget_after: Time,
 }
@@ -94,6 +104,13 @@ struct Site {
     /// When the day of the shared sets was last renewed.
     shared_at: Time,
     resume_ns: Option<i64>,
+    selfcheck: Option<Selfcheck>,
+    /// Another engine took the place of the one that was watched at first.
+    replaced: bool,
+    /// The round whose end waits to be written.
+    closing: Option<u64>,
+    /// A round ended without the store, which was away.
+    unchecked: bool,
 }
 
 /// The machine.
@@ -109,6 +126,8 @@ pub struct Core {
     waiting_bytes: usize,
     /// Engines that something happened to since they were settled last.
     woken: BTreeSet<EngineIndex>,
+    /// Engines that have more to ask as soon as the store has taken what waits.
+    starved: BTreeSet<EngineIndex>,
     /// Hosts with something to write.
     writable: BTreeSet<EngineIndex>,
     start_at: Option<Time>,
@@ -152,6 +171,12 @@ impl Core {
                     turn: 0,
                     shared_at: Time::ZERO,
                     resume_ns: None,
+                    selfcheck: cache
+                        .filter(|cache| cache.selfcheck)
+                        .map(|_| Selfcheck::default()),
+                    replaced: false,
+                    closing: None,
+                    unchecked: false,
                 }
             })
             .collect();
@@ -162,6 +187,7 @@ impl Core {
             jobs: Jobs::new(&entries, settings.workers, sites.len()),
             waiting_bytes: 0,
             woken: (0..sites.len() as u32).map(EngineIndex).collect(),
+            starved: BTreeSet::new(),
             writable: BTreeSet::new(),
             start_at: Some(Time::ZERO),
             status: String::new(),
@@ -202,9 +228,10 @@ impl Core {
             Input::Inspected {
                 generation,
                 id,
+                by_slow,
                 result,
                 ..
-            } => engine.inspected(now, generation, &id, result, &mut out),
+            } => engine.inspected(now, generation, &id, by_slow, result, &mut out),
             Input::Stored(reply) => return self.stored(now, reply, effects),
             Input::Ended { job, run } => return self.ended(job, run),
             Input::Report => return self.report(effects),
@@ -218,7 +245,14 @@ impl Core {
     pub fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.stopping.is_none() {
             self.start_engines(now, effects);
-            let room = self.waiting_bytes < BUDGET;
+            let room = match self.waiting_bytes {
+                ..AHEAD => engine::Room::All,
+                AHEAD..BUDGET => engine::Room::Urgent,
+                _ => engine::Room::None,
+            };
+            if room != engine::Room::None {
+                self.woken.append(&mut self.starved);
+            }
             let due: Vec<EngineIndex> = (0..self.sites.len() as u32)
                 .map(EngineIndex)
                 .filter(|index| {
@@ -232,15 +266,20 @@ impl Core {
             self.woken.clear();
             for index in due {
                 let mut out = Vec::new();
-                self.sites[index.at()].engine.settle(now, room, &mut out);
+                if self.sites[index.at()].engine.settle(now, room, &mut out) {
+                    self.starved.insert(index);
+                }
                 self.follow(now, index, out, effects);
             }
             self.forget_lost_engines(now, effects);
+            self.tell_doubts(now, effects);
         }
-        self.ask_store(now, effects);
         while let Some(job) = self.jobs.start(now) {
+            // The store is told what runs: should we crash, our successor runs it no second time, and knows that it was cut off.
+            self.writable.insert(job.engine);
             effects.push(Effect::Run(Box::new(self.job(job))));
         }
+        self.ask_store(now, effects);
         self.say_status(effects);
         self.finish(now, effects);
     }
@@ -249,7 +288,11 @@ impl Core {
     pub fn deadline(&self) -> Option<Time> {
         let engines = self.sites.iter().filter_map(|site| {
             let forget = self.forget_at(site);
-            [site.engine.deadline(), forget].into_iter().flatten().min()
+            let check = site.selfcheck.as_ref().and_then(Selfcheck::deadline);
+            [site.engine.deadline(), forget, check]
+                .into_iter()
+                .flatten()
+                .min()
         });
         let start = self
             .start_at
@@ -303,7 +346,7 @@ impl Core {
                 }
                 Outcome::Effect(effect) => effects.push(effect),
                 Outcome::State(id, document, revision) => {
-                    self.state(index, id, document, revision);
+                    self.state(now, index, id, document, revision);
                 }
                 Outcome::Event {
                     event,
@@ -320,7 +363,7 @@ impl Core {
                 }
                 Outcome::Up => self.up(now, index, effects),
                 Outcome::Down => self.down(now, index),
-                Outcome::Replaced => self.replaced(index, effects),
+                Outcome::Replaced => self.replaced(now, index, effects),
                 Outcome::Unreachable => self.close(now, index, false),
                 Outcome::Looked => self.looked(now, index),
                 Outcome::Repaired => self.close(now, index, true),
@@ -331,21 +374,31 @@ impl Core {
     /// A container is so.
     fn state(
         &mut self,
+        now: Time,
         index: EngineIndex,
         id: model::ContainerId,
         document: Option<Arc<model::Document>>,
         revision: u64,
     ) {
+        let Some(link) = &self.link else {
+            return self.jobs.written(index, &id, revision);
+        };
+        if !link.is_open() || !link.is_ours(index) {
+            // Nobody waits for a store that does not take it; but one may wait for the document.
+            self.jobs.written(index, &id, revision);
+        }
+        if matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
+            return;
+        }
+        let site = &mut self.sites[index.at()];
+        if let Some(check) = &mut site.selfcheck {
+            let gaps = site.engine.counters().gaps;
+            check.saw(now, &id, document.as_ref(), revision, gaps);
+        }
+        let wanted = self.outbox(index, |outbox| outbox.want(&id, document, revision));
         let Some(link) = &mut self.link else {
             return;
         };
-        if matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
-            return self.jobs.written(index, &id, revision);
-        }
-        let site = &mut self.sites[index.at()];
-        let before = site.outbox.bytes();
-        let wanted = site.outbox.want(&id, document, revision);
-        self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;
         match wanted {
             Wanted::Later => {
                 self.writable.insert(index);
@@ -355,6 +408,15 @@ impl Core {
                 None => self.jobs.written(index, &id, revision),
             },
         }
+    }
+
+    /// Changes what waits for the store, and keeps count of the bytes.
+    fn outbox<T>(&mut self, index: EngineIndex, change: impl FnOnce(&mut Outbox) -> T) -> T {
+        let outbox = &mut self.sites[index.at()].outbox;
+        let before = outbox.bytes();
+        let done = change(outbox);
+        self.waiting_bytes = self.waiting_bytes + outbox.bytes() - before;
+        done
     }
 
     /// Something happened: into the stream, and to the handlers.
@@ -393,6 +455,16 @@ impl Core {
             .link
             .as_ref()
             .is_some_and(|link| link.is_open() && link.is_ours(index));
+        let hidden = event.verb() == "die"
+            && event
+                .container()
+                .is_some_and(|id| site.engine.known().hides_exit_code(id));
+        let hold = match revision {
+            0 => Hold::Nothing,
+            revision if hidden => Hold::Document(revision),
+            revision if wait => Hold::Written(revision),
+            _ => Hold::Nothing,
+        };
         for place in matches.entries {
             let entry = self.rules.entry(place).clone();
             if let Some(text) = &entry.log {
@@ -405,8 +477,7 @@ impl Core {
             if entry.command.is_none() {
                 continue;
             }
-            let revision = Some(revision).filter(|revision| wait && *revision > 0);
-            let added = self.jobs.add(now, place, index, &event, inferred, revision);
+            let added = self.jobs.add(now, place, index, &event, inferred, hold);
             if added == Added::Dropped(true) && self.stopping.is_none() {
                 effects.push(Effect::Log(
                     Level::Warn,
@@ -442,7 +513,7 @@ impl Core {
             Some(link) if *link.tenancy(index) == Tenancy::Off => {
                 link.set_tenancy(index, Tenancy::Wanted(now));
             }
-            _ if was_down => {
+            Some(_) if was_down => {
                 site.outbox.notify(Notice::HostUp);
                 self.writable.insert(index);
             }
@@ -454,12 +525,17 @@ impl Core {
         self.status_stale = true;
         let site = &mut self.sites[index.at()];
         site.down_since = Some(now);
-        site.outbox.notify(Notice::HostDown);
-        self.writable.insert(index);
+        if self.link.is_some() {
+            site.outbox.notify(Notice::HostDown);
+            self.writable.insert(index);
+        }
     }
 
-    fn replaced(&mut self, index: EngineIndex, effects: &mut Vec<Effect>) {
+    /// Another engine answers: nothing of the old one may stand beside what the new one has.
+    fn replaced(&mut self, now: Time, index: EngineIndex, effects: &mut Vec<Effect>) {
+        self.status_stale = true;
         let site = &mut self.sites[index.at()];
+        site.replaced = true;
         effects.push(Effect::Log(
             Level::Warn,
             format!(
@@ -467,6 +543,11 @@ impl Core {
                 site.name, site.url
             ),
         ));
+        let outbox = &site.outbox;
+        let old: Vec<_> = outbox.known().chain(outbox.waiting()).cloned().collect();
+        for id in old {
+            self.state(now, index, id, None, 0);
+        }
     }
 
     /// A resync has looked at everything: compare with the store, where that is ours.
@@ -479,25 +560,34 @@ impl Core {
             .cloned()
             .collect::<Vec<_>>()
         {
-            self.state(index, id, None, 0);
+            self.state(now, index, id, None, 0);
         }
         match &mut self.link {
-            Some(link) if link.is_ours(index) => link.audit(index),
-            _ => self.sites[index.at()]
-                .engine
-                .end_round(now, &mut self.random),
+            Some(link) if link.is_ours(index) && link.is_open() => link.audit(index),
+            _ => self.go_on(now, index),
         }
+    }
+
+    /// The store is not there, or not ours: the engine's round does not wait for it. Once the store is back there will be another.
+    fn go_on(&mut self, now: Time, index: EngineIndex) {
+        let site = &mut self.sites[index.at()];
+        site.unchecked = true;
+        site.engine.end_round(now, &mut self.random);
     }
 
     /// Ends a resync in the store.
     fn close(&mut self, now: Time, index: EngineIndex, stamp: bool) {
-        let ours = self.link.as_ref().is_some_and(|link| link.is_ours(index));
-        let site = &mut self.sites[index.at()];
-        if !ours {
-            if stamp {
-                site.engine.end_round(now, &mut self.random);
-            }
+        let link = self.link.as_ref().filter(|link| link.is_ours(index));
+        let open = link.is_some_and(Link::is_open);
+        if stamp && !open {
+            return self.go_on(now, index);
+        }
+        if link.is_none() {
             return;
+        }
+        let site = &mut self.sites[index.at()];
+        if stamp {
+            site.closing = site.engine.round();
         }
         if !stamp && site.outbox.is_closing() {
             return;
@@ -508,7 +598,9 @@ impl Core {
         if renew {
             site.shared_at = now;
         }
-        site.outbox.close(stamp, (site.turn, 10), renew);
+        // Ten turns must be over long before the day of the shared sets is.
+        let turns = if self.settings.interval > hour { 1 } else { 10 };
+        site.outbox.close(stamp, (site.turn, turns), renew);
         self.writable.insert(index);
     }
 
@@ -518,6 +610,17 @@ impl Core {
         let since = site.down_since?;
         let ours = self.link.as_ref()?.is_ours(site.index);
         (ours && !site.outbox.is_forgotten()).then_some(since + after)
+    }
+
+    /// What a self-check found.
+    fn tell_doubts(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        for site in &mut self.sites {
+            let engine = &site.engine;
+            if let Some(check) = &mut site.selfcheck {
+                let lines = check.settle(now, |id| engine.revision(id), engine.counters().gaps);
+                effects.extend(lines.into_iter().map(|line| Effect::Log(Level::Warn, line)));
+            }
+        }
     }
 
     /// Engines that have been away for longer than `forget_after` take their host with them.
@@ -533,8 +636,8 @@ impl Core {
                         site.name
                     ),
                 ));
-                site.outbox.forget();
                 site.reported = false;
+                self.outbox(index, Outbox::forget);
                 self.writable.insert(index);
             }
         }
@@ -561,24 +664,21 @@ impl Core {
         }
         self.jobs.close();
         effects.push(Effect::CancelRuns);
-        let released = match &mut self.link {
-            Some(link) if !link.ours().is_empty() && link.is_open() => {
-                link.release();
-                false
-            }
-            _ => true,
-        };
+        if let Some(link) = &mut self.link {
+            link.leave();
+        }
         self.stopping = Some(Stopping {
             release_by: now + RELEASE,
-            released,
+            released: false,
             said: false,
         });
     }
 
     fn finish(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let running = self.jobs.running();
+        let left = self.link.as_ref().is_none_or(Link::has_left);
         if let Some(stop) = &mut self.stopping {
-            stop.released |= stop.release_by <= now;
+            stop.released |= left || stop.release_by <= now;
             if stop.released && running == 0 && !stop.said {
                 stop.said = true;
                 effects.push(Effect::Stopped);

@@ -7,8 +7,10 @@ use super::link::{Flight, Tenancy};
 use super::outbox::{Outbox, Room};
 use super::{Core, Effect, Level, Site, StoreReply, StoreRequest, Time};
 use crate::model::EngineIndex;
+use crate::store::keys::field;
 use crate::store::{
-    Applied, Audit, Batch, Beaten, Burial, Fenced, Found, Holder, Notice, Opened, StoreError, Taken,
+    Applied, Audit, Batch, Beaten, Burial, Fenced, Found, Holder, HostBatch, Notice, Opened,
+    StoreError, Taken,
 };
 
 /// One transaction: so many containers, so many bytes; halved for each one that timed out.
@@ -16,6 +18,9 @@ const ROOM: Room = Room {
     containers: 32,
     bytes: 256 << 10,
 };
+
+/// A lease lives 10 s after its agent's last word, and is asked for twice a second.
+const LAST_LEASE: Time = Time::from_secs(11);
 
 impl Core {
     /// The store answered.
@@ -28,6 +33,9 @@ impl Core {
             reply,
             StoreReply::Opened(_) | StoreReply::Taken(_) | StoreReply::Failed(_)
         );
+        if !matches!(reply, StoreReply::Opened(_) | StoreReply::Failed(_)) {
+            self.recovered(now, effects);
+        }
         match reply {
             StoreReply::Opened(opened) => self.opened(now, opened, effects),
             StoreReply::Taken(taken) => {
@@ -40,13 +48,17 @@ impl Core {
                 for (host, id) in missing {
                     let site = &mut self.sites[host.at()];
                     site.outbox.missing(&id);
-                    site.engine.look_again(std::iter::once(id));
+                    site.engine.look_again(now, &id);
                     self.woken.insert(host);
                 }
             }
             StoreReply::Applied(Applied::Fenced(fenced))
             | StoreReply::Beaten(Beaten::Fenced(fenced)) => self.fenced(now, fenced, effects),
-            StoreReply::Beaten(Beaten::Done { overdue }) => link.see_to(overdue),
+            StoreReply::Beaten(Beaten::Done { overdue }) => {
+                if let Some(link) = &mut self.link {
+                    link.see_to(overdue);
+                }
+            }
             StoreReply::Audited(host, audit) => self.audited(now, host, &audit, effects),
             StoreReply::Buried(burials) => {
                 for burial in burials {
@@ -65,8 +77,8 @@ impl Core {
                 }
             }
             StoreReply::Released => {
-                if let Some(stop) = &mut self.stopping {
-                    stop.released = true;
+                if let Some(link) = &mut self.link {
+                    link.released();
                 }
             }
             StoreReply::Failed(error) => self.store_failed(now, asked, error, effects),
@@ -78,13 +90,8 @@ impl Core {
             return;
         };
         link.opened(now);
-        if !link.error.is_empty() {
-            link.error.clear();
-            effects.push(Effect::Log(
-                Level::Info,
-                format!("the Cache answers again ({})", opened.address),
-            ));
-        }
+        link.address.clone_from(&opened.address);
+        self.recovered(now, effects);
         if opened.ran == Some(true) {
             self.landed(now, effects);
         }
@@ -93,29 +100,54 @@ impl Core {
             held: Vec::new(),
         };
         self.fenced(now, lost, effects);
+        for site in &mut self.sites {
+            if std::mem::take(&mut site.unchecked) {
+                site.engine.want_round(now);
+                self.woken.insert(site.index);
+            }
+        }
+    }
+
+    /// The store did what it was asked: says so once, if it did not before.
+    fn recovered(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        if link.is_well(now) && !link.error.is_empty() {
+            link.error.clear();
+            self.status_stale = true;
+            effects.push(Effect::Log(
+                Level::Info,
+                format!("the Cache answers again ({})", link.address),
+            ));
+        }
     }
 
     fn taken(&mut self, now: Time, taken: Taken, effects: &mut Vec<Effect>) {
         let index = taken.host;
         match taken.outcome {
-            Ok(found) => self.ours(now, index, *found),
+            Ok(found) => self.ours(now, index, *found, effects),
             Err(holder) => self.held(now, index, holder, effects),
         }
     }
 
     /// A host is ours: everything is compared with what the store holds, and written where it is not so.
-    fn ours(&mut self, now: Time, index: EngineIndex, found: Found) {
+    fn ours(&mut self, now: Time, index: EngineIndex, found: Found, effects: &mut Vec<Effect>) {
         let Some(link) = &mut self.link else {
             return;
         };
         link.set_tenancy(index, Tenancy::Ours);
+        self.outbox(index, |outbox| {
+            outbox.adopt(&found.audit);
+            if !found.known {
+                outbox.notify(Notice::NewHost);
+            }
+        });
         let site = &mut self.sites[index.at()];
-        site.outbox.adopt(&found.audit);
         site.reported = false;
         site.shared_at = now;
-        if !found.known {
-            site.outbox.notify(Notice::NewHost);
-        }
+        site.resume_ns = None;
+        site.unchecked = false;
         if site.engine.is_started() {
             site.engine.want_round(now);
         } else {
@@ -130,6 +162,7 @@ impl Core {
                     runs: (young && found.known).then_some(found.runs),
                 }),
             );
+            self.tell_cut_off(index, &found.running_jobs, effects);
         }
         self.woken.insert(index);
         self.writable.insert(index);
@@ -140,8 +173,27 @@ impl Core {
             return;
         };
         let site = &mut self.sites[index.at()];
-        if !matches!(link.tenancy(index), Tenancy::Held(before, _) if same_holder(before, &holder))
-        {
+        let before = match link.tenancy(index) {
+            Tenancy::Held(before, _) => Some(before),
+            _ => None,
+        };
+        // The lease of an agent that crashed moves no more. Until it has run out, nobody knows where that one stopped.
+        let crashed = !site.engine.is_started()
+            && self.start_at.is_some()
+            && before.is_none_or(|before| *before == holder);
+        let told = before.is_some_and(|before| same_holder(before, &holder));
+        if crashed && !told {
+            self.start_at = self.start_at.max(Some(now + LAST_LEASE));
+            effects.push(Effect::Log(
+                Level::Info,
+                format!(
+                    "host `{}`: {holder}; waiting until that lease has run out, {} s at most",
+                    site.name,
+                    LAST_LEASE.as_secs()
+                ),
+            ));
+        }
+        if !crashed && (!told || !site.engine.is_started()) {
             effects.push(Effect::Log(
                 Level::Error,
                 format!(
@@ -151,12 +203,14 @@ impl Core {
             ));
         }
         link.hold(now, index, holder);
-        let happened = link.strip(index);
-        drop(happened);
-        self.waiting_bytes -= site.outbox.bytes();
-        site.outbox.discard();
-        site.engine.start(now, None);
-        site.engine.end_round(now, &mut self.random);
+        drop(link.strip(index));
+        if !crashed {
+            site.engine.start(now, None);
+        }
+        if site.engine.waits_for_store() {
+            site.engine.end_round(now, &mut self.random);
+        }
+        self.outbox(index, Outbox::discard);
         self.woken.insert(index);
         self.writable.remove(&index);
     }
@@ -176,7 +230,9 @@ impl Core {
             let happened = link.strip(index);
             site.outbox.put_back(happened);
             site.outbox.lose();
-            site.engine.end_round(now, &mut self.random);
+            if site.engine.waits_for_store() {
+                site.engine.end_round(now, &mut self.random);
+            }
         }
         for (index, holder) in fenced.held {
             self.held(now, index, holder, effects);
@@ -192,17 +248,31 @@ impl Core {
             self.jobs.written(*index, id, *revision);
         }
         for share in &flight.batch.hosts {
-            let site = &mut self.sites[share.host.at()];
             if share.forget
                 && let Some(link) = &mut self.link
             {
-                link.set_tenancy(share.host, Tenancy::Off);
-                site.outbox.discard();
+                // It may have come back while its host was on the way out.
+                let away = self.sites[share.host.at()].down_since.is_some();
+                link.set_tenancy(
+                    share.host,
+                    match away {
+                        true => Tenancy::Off,
+                        false => Tenancy::Wanted(now),
+                    },
+                );
+                self.outbox(share.host, Outbox::discard);
             }
             if !share.stamp {
                 continue;
             }
-            site.engine.end_round(now, &mut self.random);
+            let site = &mut self.sites[share.host.at()];
+            if site
+                .closing
+                .take()
+                .is_some_and(|round| site.engine.round() == Some(round))
+            {
+                site.engine.end_round(now, &mut self.random);
+            }
             self.woken.insert(share.host);
             let level = match site.reported {
                 true => Level::Debug,
@@ -217,10 +287,13 @@ impl Core {
     }
 
     fn audited(&mut self, now: Time, index: EngineIndex, audit: &Audit, effects: &mut Vec<Effect>) {
+        if !self.sites[index.at()].engine.waits_for_store() {
+            // The round that wanted to know is over.
+            return;
+        }
+        let (again, differences) = self.outbox(index, |outbox| outbox.compare(audit));
+        self.writable.insert(index);
         let site = &mut self.sites[index.at()];
-        let before = site.outbox.bytes();
-        let (again, differences) = site.outbox.compare(audit);
-        self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;
         if differences > 0 && site.reported {
             effects.push(Effect::Log(
                 Level::Warn,
@@ -230,11 +303,19 @@ impl Core {
                 ),
             ));
         }
+        if site.selfcheck.is_some() {
+            effects.extend(again.iter().map(|id| {
+                let id = id.short();
+                let text =
+                    format!("selfcheck: container `{id}` is not in the Cache as it was written");
+                Effect::Log(Level::Warn, text)
+            }));
+        }
         if again.is_empty() {
             return self.close(now, index, true);
         }
         let mut out = Vec::new();
-        site.engine.repair(&again, &mut out);
+        site.engine.repair(now, &again, &mut out);
         self.woken.insert(index);
         self.follow(now, index, out, effects);
     }
@@ -253,13 +334,15 @@ impl Core {
             link.halvings = (link.halvings + 1).min(5);
         }
         link.failed(now, asked, &mut self.random);
-        if link.error != error.text {
-            link.error.clone_from(&error.text);
+        link.error.clone_from(&error.text);
+        if link.complaints.is_new(&error.text) {
             effects.push(Effect::Log(Level::Warn, error.text));
         }
         self.jobs.release_all();
-        if let Some(stop) = &mut self.stopping {
-            stop.released = true;
+        for at in 0..self.sites.len() {
+            if self.sites[at].engine.waits_for_store() {
+                self.go_on(now, EngineIndex(at as u32));
+            }
         }
     }
 
@@ -274,7 +357,7 @@ impl Core {
         let mut flight = None;
         let mut request = link.next(now, identity, || None);
         if request.is_none() && link.is_open() && !link.is_busy() && self.stopping.is_none() {
-            flight = self.build(&link);
+            flight = self.build(now, &link);
         }
         if let Some(flight) = flight {
             request = link.next(now, |_| None, || Some(flight));
@@ -284,7 +367,7 @@ impl Core {
     }
 
     /// The next transaction: a share of each host that has something to write, in turns.
-    fn build(&mut self, link: &super::link::Link) -> Option<Flight> {
+    fn build(&mut self, now: Time, link: &super::link::Link) -> Option<Flight> {
         let mut room = Room {
             containers: (ROOM.containers >> link.halvings).max(1),
             bytes: (ROOM.bytes >> link.halvings).max(1),
@@ -302,17 +385,28 @@ impl Core {
             }
             let dropped_jobs = self.jobs.dropped_total;
             let resume_ns = self.resume_ns(index);
+            let running_jobs = self.running_jobs(index);
             let site = &mut self.sites[index.at()];
             let before = site.outbox.bytes();
             let (engine, url, down) = (&site.engine, &site.url, site.down_since.is_some());
             let constants = (&self.settings, link.errors, dropped_jobs);
             let fields = |outbox: &Outbox, all: bool| {
-                super::tell::fields(engine, url, down, outbox.running(), all, constants)
+                let running = outbox.running();
+                let mut fields = super::tell::fields(engine, url, down, running, all, constants);
+                fields.extend(running_jobs.map(|text| (field::RUNNING_JOBS, text)));
+                fields
             };
             let share = site.outbox.take(&mut room, fields, &mut settled);
             self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;
-            if let Some(mut share) = share {
-                if resume_ns != site.resume_ns && !share.forget {
+            for id in site.outbox.robbed() {
+                site.engine.look_again(now, &id);
+                self.woken.insert(index);
+            }
+            let moved = resume_ns != site.resume_ns;
+            let only = moved.then(|| HostBatch::new(index));
+            if let Some(mut share) = share.or(only) {
+                // It lives for some minutes only, so each resync says it again.
+                if (moved || share.stamp) && !share.forget {
                     site.resume_ns = resume_ns;
                     share.resume_ns = resume_ns;
                 }

@@ -1,11 +1,13 @@
 //! How things are called: a host's fields, a job's environment, lines of the log.
 
+use std::sync::Arc;
+
 use super::engine::Engine;
 use super::jobs::Waiting;
 use super::link::Tenancy;
 use super::{Core, Effect, Level, Settings, Site};
-use crate::model::{Event, Exit, Job, Run, engine_variable};
-use crate::store::RunRecord;
+use crate::model::{EngineIndex, Event, Exit, Job, Run, engine_variable};
+use crate::store::{Happening, RunRecord};
 
 /// The host's fields: those that move with every batch, or all of them. `constants` are the settings, the store's errors and the dropped jobs.
 pub(super) fn fields(
@@ -56,15 +58,20 @@ pub(super) fn fields(
 
 /// The name (without a slash) and the image of the container that an event is about, as the event has them, else as the last inspect did.
 pub(super) fn names(event: &Event, engine: &Engine) -> (String, String) {
-    let facts = event.container().and_then(|id| engine.facts(id));
+    let id = event.container().unwrap_or_default();
+    let (heard, facts) = (engine.known().names(id), engine.facts(id));
     let own = |name: &str| match &*event.kind {
         "container" => event.attribute(name),
         _ => None,
     };
-    let name = own("name").or(facts.map(|facts| &*facts.name));
+    let name = own("name")
+        .or(heard.map(|(name, _)| name))
+        .or(facts.map(|facts| &*facts.name));
     let image = match &*event.kind {
         "image" => event.attribute("name").or(Some(&event.id)),
-        _ => own("image").or(facts.map(|facts| &*facts.image)),
+        _ => own("image")
+            .or(heard.map(|(_, image)| image))
+            .or(facts.map(|facts| &*facts.image)),
     };
     (
         name.unwrap_or_default().trim_start_matches('/').to_owned(),
@@ -116,13 +123,75 @@ pub(super) fn record(job: &Waiting, entry: &str, container: String, run: Run) ->
             true => job.event.id.to_string(),
             false => container,
         },
-        exit: run.exit,
         took_ms: run.took.as_millis() as u64,
-        output: String::from_utf8_lossy(&run.output).into_owned(),
+        output: match &run.exit {
+            Exit::NotStarted(why) => why.clone(),
+            _ => String::from_utf8_lossy(&run.output).into_owned(),
+        },
+        exit: run.exit,
     }
 }
 
 impl Core {
+    /// The commands that run for an engine, a line each: entry, event, container; nothing without handlers.
+    pub(super) fn running_jobs(&self, index: EngineIndex) -> Option<String> {
+        self.settings.entries.as_ref()?;
+        let line = |job: &Waiting| {
+            let (container, _) = names(&job.event, &self.sites[index.at()].engine);
+            let subject = match container.is_empty() {
+                true => &*job.event.id,
+                false => &container,
+            };
+            let words = [
+                &*self.rules.entry(job.entry).name,
+                &job.event.word(),
+                subject,
+            ];
+            words
+                .map(|word| word.replace(char::is_control, " "))
+                .join("\t")
+        };
+        let lines: Vec<String> = self.jobs.running_of(index).map(line).collect();
+        Some(lines.join("\n"))
+    }
+
+    /// Reports the commands that ran when the last agent wrote last: nobody knows how they ended.
+    pub(super) fn tell_cut_off(
+        &mut self,
+        index: EngineIndex,
+        running_jobs: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.settings.entries.is_none() {
+            return;
+        }
+        for line in running_jobs.lines() {
+            let mut words = line.split('\t');
+            let mut word = || words.next().unwrap_or_default().to_owned();
+            let record = RunRecord {
+                run: 0,
+                entry: word().into(),
+                word: word(),
+                subject: word(),
+                exit: Exit::CutOff,
+                took_ms: 0,
+                output: String::new(),
+            };
+            effects.push(Effect::Log(
+                Level::Warn,
+                format!(
+                    "handler `{}`, run for {} of {} on {}: {}",
+                    record.entry,
+                    record.word,
+                    record.subject,
+                    self.sites[index.at()].name,
+                    record.exit
+                ),
+            ));
+            self.happened(index, Happening::Run(Arc::new(record)));
+        }
+    }
+
     /// The command of a job that starts now, with its environment.
     pub(super) fn job(&self, waiting: Waiting) -> Job {
         let entry = self.rules.entry(waiting.entry);
@@ -143,7 +212,7 @@ impl Core {
         set("EVENT_ACTION", &event.action);
         set("EVENT_TIME", &event.time_ns.to_string());
         set("EVENT_ID", &event.id);
-        set("EVENT_EXIT_CODE", &exit_code(event, &site.engine));
+        set("EVENT_EXIT_CODE", &exit_code(&waiting, &site.engine));
         set("EVENT_INFERRED", if waiting.inferred { "1" } else { "" });
         Job {
             id: waiting.id,
@@ -226,6 +295,9 @@ impl Core {
             Some(link) if !link.is_open() => text += "; the Cache is not connected",
             Some(_) => text += "; the Cache is connected",
         }
+        if let Some(site) = self.sites.iter().find(|site| site.replaced) {
+            text += &format!("; another engine than before answers at {}", site.url);
+        }
         if let Some(held) = self.sites.iter().find_map(|site| self.holder(site)) {
             text += &format!("; {held}");
         }
@@ -249,28 +321,15 @@ impl Core {
     }
 }
 
-/// The event's exit code, unless a label of the container stands in its place: then the last inspect's, if that shows a container that has ended.
-fn exit_code(event: &Event, engine: &Engine) -> String {
-    if event.verb() != "die" {
-        return String::new();
-    }
-    let facts = event.container().and_then(|id| engine.facts(id));
-    match facts {
-        Some(facts) if facts.labels_lie && facts.running => String::new(),
-        Some(facts) if facts.labels_lie => facts.exit_code.to_string(),
-        _ => event.attribute("exitCode").unwrap_or_default().to_owned(),
-    }
-}
-
-impl Exit {
-    /// A word for `<p>:runs`: the exit status, or what happened instead.
-    pub fn word(&self) -> String {
-        match self {
-            Exit::Code(code) => code.to_string(),
-            Exit::Signal(signal) => format!("signal {signal}"),
-            Exit::TimedOut => "timeout".to_owned(),
-            Exit::Cancelled => "cancelled".to_owned(),
-            Exit::NotStarted(_) => "not started".to_owned(),
-        }
+/// The event's exit code; where a label stands in its place, the one that an inspect found, if it still found that end.
+fn exit_code(job: &Waiting, engine: &Engine) -> String {
+    let event = &job.event;
+    match job.document {
+        _ if event.verb() != "die" => String::new(),
+        Some(revision) => engine
+            .known()
+            .exit_code(&event.id, revision)
+            .map_or(String::new(), |code| code.to_string()),
+        None => event.attribute("exitCode").unwrap_or_default().to_owned(),
     }
 }

@@ -243,6 +243,8 @@ impl Connection {
     fn unless_forbidden(&self, action: &str, path: &str) -> Result<Option<Vec<u8>>, DockerError> {
         let response = self.way.get(action, path, INFO_LIMIT)?;
         if response.status() == 403 {
+            // A connection whose answer is not read to its end could not be used again.
+            said(response);
             return Ok(None);
         }
         self.way.body_of_200(action, response, SMALL_CAP).map(Some)
@@ -477,4 +479,314 @@ fn lower_version(theirs: &str) -> Option<String> {
     };
     let lower = numbers(theirs)?.min(numbers(MAX_API)?);
     Some(format!("{}.{}", lower.0, lower.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::*;
+    use super::*;
+    use std::time::Instant;
+
+    const SOON: Duration = Duration::from_millis(100);
+
+    fn ping(version: &str) -> String {
+        let date = "Date: Sun, 22 Nov 2026 13:03:04 GMT";
+        answer(
+            "200 OK",
+            &format!("Api-Version: {version}\r\n{date}\r\n"),
+            "OK",
+        )
+    }
+
+    fn ok(body: &str) -> String {
+        answer("200 OK", "", body)
+    }
+
+    fn kind<T: fmt::Debug>(result: Result<T, DockerError>) -> DockerErrorKind {
+        result.expect_err("it fails").kind
+    }
+
+    #[test]
+    fn an_engine_is_greeted_on_one_connection_in_its_own_version() {
+        let info = r#"{"ID":"Q2","Name":"ubuntu","SystemTime":"2026-11-22T13:03:02.5+00:00"}"#;
+        let version = r#"{"Version":"20.10.24","GitCommit":"5d6db84","GoVersion":"go1.19.8"}"#;
+        let fake = Fake::answering(vec![
+            ("/_ping", ping("1.41")),
+            ("/v1.41/info", ok(info)),
+            ("/v1.41/version", ok(version)),
+        ]);
+        let hello = Connection::new(&fake.address()).hello();
+        let expected = Hello {
+            api_version: "1.41".into(),
+            engine_id: "Q2".into(),
+            host_name: "ubuntu".into(),
+            docker_version: "20.10.24;git-5d6db84;go1.19.8".into(),
+            clock_ns: 1_795_352_582_500_000_000,
+            ..Hello::default()
+        };
+        assert_eq!(hello, Ok(expected));
+        fake.finish();
+    }
+
+    #[test]
+    fn behind_a_proxy_that_keeps_things_to_itself_the_clock_is_that_of_the_ping() {
+        let no = || answer("403 Forbidden", "", "<html>no</html>");
+        let fake = Fake::answering(vec![
+            ("/_ping", ping("9.99")),
+            ("/v1.51/info", no()),
+            ("/v1.51/version", no()),
+        ]);
+        let expected = Hello {
+            api_version: MAX_API.into(),
+            clock_ns: 1_795_352_584_000_000_000,
+            ..Hello::default()
+        };
+        assert_eq!(Connection::new(&fake.address()).hello(), Ok(expected));
+        fake.finish();
+    }
+
+    #[test]
+    fn what_is_no_engine_is_told_from_one() {
+        let moved = answer("301 Moved", "Location: /x\r\n", "");
+        for (answer, expected) in [
+            (ok("hello"), DockerErrorKind::BadAnswer),
+            (
+                "SSH-2.0-OpenSSH_9.2\r\n".to_owned(),
+                DockerErrorKind::BadAnswer,
+            ),
+            (moved, DockerErrorKind::Status(301)),
+            ("HTTP/1.1 200 OK\r\n".to_owned(), DockerErrorKind::Broken),
+        ] {
+            let fake = Fake::answering(vec![("/_ping", answer.clone())]);
+            let result = Connection::new(&fake.address()).hello();
+            assert_eq!(kind(result), expected, "{answer}");
+            fake.finish();
+        }
+    }
+
+    #[test]
+    fn the_lower_version_is_spoken() {
+        for (theirs, spoken) in [
+            ("1.41", Some("1.41")),
+            ("1.9", Some("1.9")),
+            ("1.51", Some("1.51")),
+            ("1.60", Some(MAX_API)),
+            ("2.0", Some(MAX_API)),
+            ("", None),
+            ("1", None),
+            ("1.x", None),
+        ] {
+            assert_eq!(lower_version(theirs).as_deref(), spoken, "{theirs}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_asked_for_with_the_filters_and_the_one_container() {
+        let filters = [("label", "a=b&c"), ("name", "x"), ("label", "d")];
+        let filters = filters.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let only = ContainerId::from("abc");
+        let path = list_path("1.41", true, &[], None);
+        assert_eq!(path, "/v1.41/containers/json?all=1");
+        let path = list_path("1.41", false, &filters, Some(&only));
+        let map = r#"{"id":["abc"],"label":["a=b&c","d"],"name":["x"]}"#;
+        let expected = format!("/v1.41/containers/json?all=0&filters={}", escaped(map));
+        assert_eq!(path, expected);
+        assert_eq!(
+            escaped(r#"{"a":["=&ä~"]}"#),
+            "%7B%22a%22%3A%5B%22%3D%26%C3%A4~%22%5D%7D"
+        );
+        let by_id = [("id".to_owned(), "def".to_owned())];
+        assert!(!list_path("1.41", false, &by_id, Some(&only)).contains("abc"));
+    }
+
+    #[test]
+    fn a_list_may_be_null_and_holds_no_other_than_the_one_asked_for() {
+        let two = r#"[{"Id":"abc","State":"running"},{"Id":"abd","State":"exited"}]"#;
+        let one = "/v1.41/containers/json?all=0&filters=%7B%22id%22%3A%5B%22abd%22%5D%7D";
+        let fake = Fake::answering(vec![
+            ("/v1.41/containers/json?all=1", ok("null\n")),
+            ("/v1.41/containers/json?all=1", ok(two)),
+            (one, ok(two)),
+        ]);
+        let client = Client::new(&fake.address());
+        assert_eq!(client.list("1.41", true, &[], None), Ok(vec![]));
+        let rows = client.list("1.41", true, &[], None);
+        assert_eq!(rows.map(|rows| rows.len()), Ok(2));
+        let id = ContainerId::from("abd");
+        let row = Row {
+            id: id.clone(),
+            running: false,
+            member: true,
+        };
+        assert_eq!(client.list("1.41", false, &[], Some(&id)), Ok(vec![row]));
+        fake.finish();
+    }
+
+    #[test]
+    fn an_error_says_what_the_engine_said() {
+        let said = r#"{"message":"client version 1.99 is too new"}"#;
+        let bad = answer("400 Bad Request", "", said);
+        let fake = Fake::answering(vec![("/v1.99/containers/json?all=0", bad)]);
+        let result = Client::new(&fake.address()).list("1.99", false, &[], None);
+        let Address::Unix(path) = fake.address() else {
+            unreachable!("it is a socket")
+        };
+        let text = format!(
+            "failed to list the containers of engine `unix://{}`: status 400: client version 1.99 is too new",
+            path.display()
+        );
+        let kind = DockerErrorKind::Status(400);
+        assert_eq!(result, Err(DockerError { kind, text }));
+        fake.finish();
+    }
+
+    #[test]
+    fn a_container_is_gone_only_by_the_engines_own_word() {
+        let path = "/v1.41/containers/abc/json";
+        let no = |said: &str| answer("404 Not Found", "", said);
+        let docker = no(r#"{"message":"No such container: abc"}"#);
+        let podman = no(
+            r#"{"cause":"no such container","message":"no container with name or ID \"abc\" found: no such container","response":404}"#,
+        );
+        let fake = Fake::answering(vec![
+            (path, ok("{}")),
+            (path, docker),
+            (path, podman),
+            (path, no(r#"{"message":"page not found"}"#)),
+            (path, no("<html></html>")),
+            (path, answer("500 Internal Server Error", "", "no")),
+        ]);
+        let client = Client::new(&fake.address());
+        let inspect = || client.inspect("1.41", &"abc".into(), PATIENCE);
+        assert_eq!(inspect(), Ok(Some(b"{}".to_vec())));
+        assert_eq!(inspect(), Ok(None));
+        assert_eq!(inspect(), Ok(None));
+        assert_eq!(kind(inspect()), DockerErrorKind::Status(404));
+        assert_eq!(kind(inspect()), DockerErrorKind::Status(404));
+        assert_eq!(kind(inspect()), DockerErrorKind::Status(500));
+        fake.finish();
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_late_is_never_taken_for_the_next() {
+        let fake = Fake::new(|listener| {
+            let mut slow = accept(listener);
+            let request = first_line(&mut slow);
+            assert_eq!(request, "GET /v1.41/containers/slow/json HTTP/1.1");
+            let mut next = accept(listener);
+            send(&mut slow, ok("slow").as_bytes());
+            let request = first_line(&mut next);
+            assert_eq!(request, "GET /v1.41/containers/next/json HTTP/1.1");
+            send(&mut next, ok("next").as_bytes());
+        });
+        let client = Client::new(&fake.address());
+        let start = Instant::now();
+        let slow = client.inspect("1.41", &"slow".into(), SOON);
+        assert_eq!(kind(slow), DockerErrorKind::Timeout);
+        assert!(start.elapsed() >= SOON, "{:?}", start.elapsed());
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+        let next = client.inspect("1.41", &"next".into(), PATIENCE);
+        assert_eq!(next, Ok(Some(b"next".to_vec())));
+        fake.finish();
+    }
+
+    #[test]
+    fn half_an_answer_is_none() {
+        let half = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{\"Id\"".to_owned();
+        let fake = Fake::answering(vec![("/v1.41/containers/abc/json", half)]);
+        let result = Client::new(&fake.address()).inspect("1.41", &"abc".into(), PATIENCE);
+        assert_eq!(kind(result), DockerErrorKind::Broken);
+        fake.finish();
+    }
+
+    #[test]
+    fn an_answer_without_end_is_given_up() {
+        let fake = Fake::new(|listener| {
+            let mut peer = accept(listener);
+            first_line(&mut peer);
+            send(&mut peer, b"HTTP/1.1 200 OK\r\n\r\n");
+            let block = [b' '; 1 << 16];
+            while std::io::Write::write_all(&mut peer, &block).is_ok() {}
+        });
+        let result = Client::new(&fake.address()).inspect("1.41", &"abc".into(), PATIENCE);
+        assert_eq!(kind(result), DockerErrorKind::BadAnswer);
+        fake.finish();
+    }
+
+    #[test]
+    fn closing_frees_a_call_at_once_and_for_good() {
+        let (asked, was_asked) = std::sync::mpsc::channel();
+        let fake = Fake::new(move |listener| {
+            let mut peer = accept(listener);
+            first_line(&mut peer);
+            asked.send(()).expect("the test waits");
+            wait_for_end(&mut peer);
+        });
+        let client = Client::new(&fake.address());
+        let closer = client.closer();
+        let call = std::thread::spawn(move || {
+            let result = client.inspect("1.41", &"abc".into(), 6 * PATIENCE);
+            (result, client)
+        });
+        was_asked.recv_timeout(PATIENCE).expect("it asks");
+        let start = Instant::now();
+        closer.close();
+        let (result, client) = call.join().expect("it does not panic");
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            start.elapsed()
+        );
+        assert_eq!(kind(result), DockerErrorKind::Closed);
+        let after = client.list("1.41", true, &[], None);
+        assert_eq!(kind(after), DockerErrorKind::Closed);
+        fake.finish();
+    }
+
+    #[test]
+    fn what_cannot_be_reached_is_told_with_the_remedy() {
+        let address = Address::Unix("/nonexistent/docker.sock".into());
+        let error = Connection::new(&address).hello().unwrap_err();
+        assert_eq!(error.kind, DockerErrorKind::Refused);
+        assert_eq!(
+            error.text,
+            "failed to ping engine `unix:///nonexistent/docker.sock`: no such file or directory; is the engine running?"
+        );
+        let denied = judge(io::Error::from_raw_os_error(13).into());
+        let remedy = "permission denied; add the user to the group `docker` or run as root";
+        assert_eq!(denied, (DockerErrorKind::Refused, remedy.to_owned()));
+    }
+
+    #[test]
+    fn tcp_is_asked_the_same_under_its_own_name() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let script = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().expect("somebody connects");
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && io::Read::read(&mut peer, &mut byte).is_ok() {
+                head.push(byte[0]);
+            }
+            io::Write::write_all(&mut peer, ok("[]").as_bytes()).expect("it reads");
+            String::from_utf8(head).expect("a head is text")
+        });
+        let address = |host: &str| Address::Tcp {
+            host: host.to_owned(),
+            port,
+        };
+        let rows = Client::new(&address("127.0.0.1")).list("1.41", true, &[], None);
+        assert_eq!(rows, Ok(vec![]));
+        let head = script.join().expect("the script went as it should");
+        let host = format!("host: 127.0.0.1:{port}\r\n");
+        assert!(head.to_lowercase().contains(&host), "{head}");
+        let url = Way::new(&address("::1")).url("/_ping");
+        assert_eq!(url, format!("http://[::1]:{port}/_ping"));
+    }
+
+    #[test]
+    fn a_time_is_asked_for_in_dockers_form() {
+        assert_eq!(stamp(1_795_352_582_000_000_007), "1795352582.000000007");
+        assert_eq!(stamp(-1), "0.000000000");
+    }
 }

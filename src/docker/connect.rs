@@ -263,3 +263,124 @@ impl Resolver for NoResolver {
         Ok(self.empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    const SOON: Duration = Duration::from_millis(50);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn transport(socket: Socket) -> SocketTransport {
+        SocketTransport {
+            socket: Arc::new(SharedSocket(socket)),
+            buffers: LazyBuffers::new(1024, 1024),
+            read_limit: None,
+            write_limit: None,
+        }
+    }
+
+    #[test]
+    fn a_tcp_peer_that_vanishes_is_noticed_by_the_kernel() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let socket = connect_tcp("127.0.0.1", port, PATIENCE).expect("somebody listens");
+        let told = (
+            socket.keepalive().expect("it tells"),
+            socket.tcp_keepalive_time().expect("it tells"),
+            socket.tcp_keepalive_interval().expect("it tells"),
+            socket.tcp_keepalive_retries().expect("it tells"),
+            socket.tcp_user_timeout().expect("it tells"),
+            socket.tcp_nodelay().expect("it tells"),
+        );
+        let expected = (
+            true,
+            KEEPALIVE_AFTER,
+            KEEPALIVE_EVERY,
+            KEEPALIVE_TRIES,
+            Some(UNACKNOWLEDGED),
+            true,
+        );
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn every_address_of_a_name_is_tried() {
+        // Where the name has an IPv6 address too, nobody listens there.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        connect_tcp("localhost", port, PATIENCE).expect("somebody listens");
+        drop(listener);
+        let refused = connect_tcp("localhost", port, PATIENCE).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn an_engine_that_does_not_accept_holds_nobody_for_ever() {
+        let name = format!("docker-cache-full-{}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let address = SockAddr::unix(&path).expect("the name is short");
+        let deaf = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket is free");
+        deaf.bind(&address).expect("the name is free");
+        deaf.listen(0).expect("it is bound");
+        let mut waiting = Vec::new();
+        let start = Instant::now();
+        let cause = loop {
+            match connect_unix(&address, SOON) {
+                Ok(socket) => waiting.push(socket),
+                Err(cause) => break cause,
+            }
+            assert!(waiting.len() < 100, "its queue is never full");
+        };
+        std::fs::remove_file(&path).expect("it was bound");
+        assert!(is_timeout(&cause), "{cause}");
+        assert!(start.elapsed() >= SOON, "{:?}", start.elapsed());
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn a_signal_does_not_end_a_read() {
+        struct Interrupted(u32);
+        impl Read for Interrupted {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                self.0 -= 1;
+                match self.0 {
+                    0 => Ok(3),
+                    _ => Err(io::ErrorKind::Interrupted.into()),
+                }
+            }
+        }
+        let mut limits = Vec::new();
+        let read = read_on(&mut Interrupted(4), &mut [0; 8], Some(PATIENCE), |left| {
+            limits.push(left);
+            Ok(())
+        });
+        assert_eq!(read.expect("it comes in the end"), 3);
+        assert_eq!(limits.len(), 3);
+        assert!(limits.is_sorted_by(|a, b| a >= b) && limits[0] < PATIENCE);
+        let unlimited = read_on(&mut Interrupted(4), &mut [0; 8], None, |_| unreachable!());
+        assert_eq!(unlimited.expect("it comes in the end"), 3);
+        let over = read_on(
+            &mut Interrupted(9),
+            &mut [0; 8],
+            Some(Duration::ZERO),
+            |_| Ok(()),
+        );
+        assert!(is_timeout(&over.unwrap_err()));
+    }
+
+    #[test]
+    fn only_a_connection_on_which_nothing_waits_is_used_again() {
+        let pair = || Socket::pair(Domain::UNIX, Type::STREAM, None).expect("a pair is free");
+        let (ours, theirs) = pair();
+        let mut ours = transport(ours);
+        assert!(ours.is_open());
+        (&theirs).write_all(b"x").expect("there is room");
+        assert!(!ours.is_open());
+        let (ours, theirs) = pair();
+        let mut ours = transport(ours);
+        drop(theirs);
+        assert!(!ours.is_open());
+    }
+}

@@ -1,90 +1,27 @@
 //! An inspect's bytes -> the document that Redis holds: flattened, masked, digested. No secret passes beyond this file.
 //!
-//! The text is never turned into a tree of values. It is made compact, rid of passwords in URLs, then taken apart member by member down to
-//! the second level and put together again, so that all that is not masked or left out stays as Docker wrote it, in Docker's order.
+//! The text is never turned into a tree of values. It is rid of passwords in URLs, then taken apart member by member down to the second level
+//! and put together again, so that all that is not masked or left out stays as Docker wrote it, in Docker's order.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
+use super::json::{compact, members, unquoted};
+use super::mask::without_url_passwords;
+pub use super::mask::{DEFAULT_SECRETS, MASK, Masker};
 use super::wire::{WireError, place};
-use crate::model::{Document, Summary};
-
-/// What stands in place of a secret.
-pub const MASK: &str = "***";
-
-/// The patterns of names whose values are secrets, unless the user gives others; letters match in either case.
-pub const DEFAULT_SECRETS: &[&str] = &[
-    "*PASSWORD*",
-    "*PASSWD*",
-    "*PASSPHRASE*",
-    "*SECRET*",
-    "*TOKEN*",
-    "*CREDENTIAL*",
-    "*[._-]KEY",
-    "*APIKEY*",
-    "*[._-]PASS",
-    "*[._-]PWD",
-    // Traefik's users stand in labels, with the digests of their passwords.
-    "*BASICAUTH.USERS",
-    "*DIGESTAUTH.USERS",
-];
-
-/// Knows which values are secrets, by the names they go by.
-#[derive(Clone, Debug)]
-pub struct Masker {
-    secrets: GlobSet,
-}
-
-impl Masker {
-    /// Reads patterns (globs, without regard to case). With none at all nothing is masked, passwords in URLs neither. The error is one line for
-    /// each pattern that is none.
-    pub fn new(patterns: &[String]) -> Result<Masker, String> {
-        let mut secrets = GlobSetBuilder::new();
-        let mut faults = Vec::new();
-        for pattern in patterns {
-            match GlobBuilder::new(pattern).case_insensitive(true).build() {
-                Ok(glob) => {
-                    secrets.add(glob);
-                }
-                Err(cause) => faults.push(format!(
-                    "failed to read pattern `{pattern}`: {}",
-                    cause.kind()
-                )),
-            }
-        }
-        if !faults.is_empty() {
-            return Err(faults.join("\n"));
-        }
-        let secrets = secrets
-            .build()
-            .map_err(|cause| format!("failed to build the patterns of secrets: {cause}"))?;
-        Ok(Masker { secrets })
-    }
-
-    fn is_secret(&self, name: &str) -> bool {
-        self.secrets.is_match(name)
-    }
-}
+use crate::model::{Document, Summary, digest};
 
 /// Makes an inspect's answer into a document. The error tells where the fault is and quotes nothing, since secrets are not masked yet.
 pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
-    let text = String::from_utf8_lossy(bytes);
-    let text = compact(&text);
-    let text = if masker.secrets.is_empty() {
-        text
-    } else {
-        match without_url_passwords(&text) {
-            Cow::Owned(masked) => Cow::Owned(masked),
-            Cow::Borrowed(_) => text,
-        }
+    let text = match str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    };
+    let text = match masker.is_off() {
+        true => Cow::Borrowed(&*text),
+        false => without_url_passwords(&text),
     };
     let mut build = Build {
         masker,
@@ -98,10 +35,8 @@ pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
     if build.summary.id.is_empty() {
         return Err(fault("it has no `Id`"));
     }
-    let mut digest = DefaultHasher::new();
-    build.json.hash(&mut digest);
     Ok(Document {
-        digest: digest.finish(),
+        digest: digest(&build.json),
         fields: last_of_each(build.fields),
         json: build.json,
         summary: build.summary.told(),
@@ -135,9 +70,10 @@ impl Build<'_> {
             if raw.starts_with('{') {
                 self.section(&key, raw)?;
             } else {
-                self.summary.note("", &key, raw);
-                self.json.push_str(raw);
-                push_field(&mut self.fields, key.to_lowercase(), raw);
+                let value = compact(raw);
+                self.summary.note("", &key, &value);
+                self.json.push_str(&value);
+                push_field(&mut self.fields, "", &key, &value);
             }
         }
         self.json.push('}');
@@ -146,22 +82,22 @@ impl Build<'_> {
 
     /// The second level: one of the objects of the first, such as `Config`.
     fn section(&mut self, section: &str, text: &str) -> Result<(), serde_json::Error> {
-        let prefix = section.to_lowercase();
         let (mut address_at, mut networks) = (None, None);
         self.json.push('{');
         for (raw_key, raw) in members(text)? {
             let key = unquoted(raw_key);
+            let compact = compact(raw);
             let value = match (section, &*key) {
-                ("State", "Health") => without_log(raw)?,
-                ("Config", "Env") => self.masker.pairs(raw),
+                ("State", "Health") => without_log(&compact)?,
+                ("Config", "Env") => self.masker.pairs(&compact),
                 // The places where users write names of their own.
                 ("Config", "Labels")
                 | ("HostConfig", "Annotations" | "LogConfig" | "Mounts" | "StorageOpt") => {
-                    self.masker.members(raw)
+                    self.masker.members(&compact)
                 }
-                _ => Cow::Borrowed(raw),
+                _ => Cow::Borrowed(&*compact),
             };
-            self.summary.note(section, &key, raw);
+            self.summary.note(section, &key, &compact);
             match (section, &*key) {
                 ("NetworkSettings", "IPAddress") => address_at = Some(self.fields.len()),
                 ("NetworkSettings", "Networks") => networks = Some(raw),
@@ -169,7 +105,7 @@ impl Build<'_> {
             }
             begin_member(&mut self.json, raw_key);
             self.json.push_str(&value);
-            push_field(&mut self.fields, field_name(&prefix, &key), &value);
+            push_field(&mut self.fields, section, &key, &value);
         }
         self.json.push('}');
         if let Some(networks) = networks {
@@ -242,46 +178,6 @@ impl Facts {
     }
 }
 
-impl Masker {
-    /// `["NAME=value", …]` with the secret values masked.
-    fn pairs<'a>(&self, raw: &'a str) -> Cow<'a, str> {
-        let mut cuts = Cuts::new(raw);
-        let mut at = 0;
-        while let Some((open, close)) = next_string(raw, at) {
-            at = close;
-            let pair = unquoted(&raw[open..close]);
-            if let Some((name, value)) = pair.split_once('=')
-                && !value.is_empty()
-                && self.is_secret(name)
-            {
-                cuts.replace(open, close, &quoted(&format!("{name}={MASK}")));
-            }
-        }
-        cuts.done()
-    }
-
-    /// An object, of any depth, with the texts masked that stand under a secret's name.
-    fn members<'a>(&self, raw: &'a str) -> Cow<'a, str> {
-        let mut cuts = Cuts::new(raw);
-        let mut at = 0;
-        while let Some((open, close)) = next_string(raw, at) {
-            at = close;
-            // The text is compact: a name is a string with a colon behind it, and its value comes at once.
-            if raw.get(close..close + 2) != Some(":\"") {
-                continue;
-            }
-            let Some((from, to)) = next_string(raw, close) else {
-                break;
-            };
-            at = to;
-            if to - from > 2 && self.is_secret(&unquoted(&raw[open..close])) {
-                cuts.replace(from, to, &quoted(MASK));
-            }
-        }
-        cuts.done()
-    }
-}
-
 /// `State.Health` without its log, which changes with each check and without an event.
 fn without_log(raw: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     if !raw.starts_with('{') {
@@ -311,141 +207,19 @@ fn first_address(networks: &str) -> Option<String> {
     })
 }
 
-/// Masks the password of each `scheme://user:password@host` in a JSON text.
-///
-/// The user's part ends at the last `@` before the path. Some passwords hold a `/`, `?` or `#` that should have been escaped: they give
-/// themselves away by what follows the colon being no port, and then the last `@` of the whole word counts.
-fn without_url_passwords(text: &str) -> Cow<'_, str> {
-    let mut cuts = Cuts::new(text);
-    let mut at = 0;
-    while let Some(found) = text[at..].find("://") {
-        let from = at + found + 3;
-        let word = &text[from..from + url_length(&text[from..])];
-        at = from;
-        let authority = word.find(['/', '?', '#']).map_or(word, |end| &word[..end]);
-        let port = authority.split_once(':').map_or("", |(_, port)| port);
-        let user_end = authority.rfind('@').or_else(|| {
-            let odd = !authority.starts_with('[') && port.bytes().any(|b| !b.is_ascii_digit());
-            odd.then(|| word.rfind('@')).flatten()
-        });
-        let Some(user_end) = user_end else { continue };
-        if let Some(colon) = word[..user_end].find(':')
-            && colon + 1 < user_end
-        {
-            cuts.replace(from + colon + 1, from + user_end, MASK);
-        }
-        at = from + user_end;
+/// Adds a value's field: a scalar as plain text, anything else as JSON, nothing for `null`. Docker's own names are ASCII.
+fn push_field(fields: &mut Vec<(String, String)>, section: &str, key: &str, raw: &str) {
+    if raw == "null" {
+        return;
     }
-    cuts.done()
-}
-
-/// How far a URL may reach in a JSON text: to white space, a quotation mark, a bracket that is none of its own, or an escape that stands for one
-/// of these.
-fn url_length(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'\\' => match bytes.get(at + 1) {
-                Some(b'\\') => at += 2,
-                // Go writes `&`, `<` and `>` so.
-                Some(b'u') if text.get(at + 2..at + 6).is_some() => at += 6,
-                _ => break,
-            },
-            b'"' | b'\'' | b'`' | b'<' | b'>' | 0..=b' ' => break,
-            _ => at += 1,
-        }
+    let mut name = String::with_capacity(section.len() + 1 + key.len());
+    if !section.is_empty() {
+        name.push_str(section);
+        name.push('_');
     }
-    at
-}
-
-/// The text without white space between its tokens.
-fn compact(text: &str) -> Cow<'_, str> {
-    let text = text.trim_ascii();
-    let bytes = text.as_bytes();
-    let mut cuts = Cuts::new(text);
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'"' => at = string_end(bytes, at).unwrap_or(bytes.len()),
-            b' ' | b'\t' | b'\n' | b'\r' => {
-                cuts.replace(at, at + 1, "");
-                at += 1;
-            }
-            _ => at += 1,
-        }
-    }
-    cuts.done()
-}
-
-/// The next string of a JSON text from `at` on: where it opens, and where the next token begins.
-fn next_string(text: &str, at: usize) -> Option<(usize, usize)> {
-    let open = at + text.get(at..)?.find('"')?;
-    Some((open, string_end(text.as_bytes(), open)?))
-}
-
-/// The place behind the string that opens at `open`.
-fn string_end(bytes: &[u8], open: usize) -> Option<usize> {
-    let mut at = open + 1;
-    loop {
-        match bytes.get(at)? {
-            b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-}
-
-/// A text of which parts are replaced, from left to right; borrowed as long as none is.
-struct Cuts<'a> {
-    text: &'a str,
-    kept_to: usize,
-    out: String,
-    touched: bool,
-}
-
-impl<'a> Cuts<'a> {
-    fn new(text: &'a str) -> Self {
-        Cuts {
-            text,
-            kept_to: 0,
-            out: String::new(),
-            touched: false,
-        }
-    }
-
-    fn replace(&mut self, from: usize, to: usize, with: &str) {
-        if !self.touched {
-            self.out.reserve(self.text.len());
-        }
-        self.out.push_str(&self.text[self.kept_to..from]);
-        self.out.push_str(with);
-        self.kept_to = to;
-        self.touched = true;
-    }
-
-    fn done(mut self) -> Cow<'a, str> {
-        if !self.touched {
-            return Cow::Borrowed(self.text);
-        }
-        self.out.push_str(&self.text[self.kept_to..]);
-        Cow::Owned(self.out)
-    }
-}
-
-/// Adds a value's field: a scalar as plain text, anything else as JSON, nothing for `null`.
-fn push_field(fields: &mut Vec<(String, String)>, name: String, raw: &str) {
-    if raw != "null" {
-        fields.push((name, text_of(raw)));
-    }
-}
-
-fn field_name(prefix: &str, key: &str) -> String {
-    let mut name = String::with_capacity(prefix.len() + 1 + key.len());
-    name.push_str(prefix);
-    name.push('_');
-    name.push_str(&key.to_lowercase());
-    name
+    name.push_str(key);
+    name.make_ascii_lowercase();
+    fields.push((name, text_of(raw)));
 }
 
 /// Names that differ only in case, or in where a `_` comes from, are one field: the last one stands.
@@ -482,62 +256,26 @@ fn text_of(raw: &str) -> String {
     }
 }
 
-/// What a JSON string says. One that says nothing (half a surrogate pair) is taken as it is written.
-fn unquoted(raw: &str) -> Cow<'_, str> {
-    let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or("");
-    if !inner.contains('\\') {
-        return Cow::Borrowed(inner);
-    }
-    serde_json::from_str(raw).map_or(Cow::Borrowed(inner), Cow::Owned)
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// The members of a JSON object, names (with their quotation marks) and values as they are written.
-fn members(text: &str) -> Result<Vec<(&str, &str)>, serde_json::Error> {
-    serde_json::from_str(text).map(|Members(members)| members)
-}
-
-struct Members<'a>(Vec<(&'a str, &'a str)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::with_capacity(32);
-                while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-                    members.push((name.get(), value.get()));
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::sync::LazyLock;
 
     /// dockerd 20.10.24, shortened.
     const INSPECT: &str = r#"{"Id":"6830810d","Created":"2026-11-22T13:03:02.496301405Z","Args":["1000"],"State":{"Status":"running","Running":true,"Paused":false,"Pid":19639,"ExitCode":0,"Error":"","StartedAt":"2026-11-22T13:03:02.893254447Z","Health":{"Status":"healthy","FailingStreak":0,"Log":[{"End":"2026","ExitCode":0,"Output":"{"}]}},"Name":"/web-1","RestartCount":0,"ExecIDs":["b2c4"],"HostConfig":{"Binds":null,"LogConfig":{"Type":"splunk","Config":{"splunk-token":"hunter2","tag":"x"}},"Memory":9007199254740993,"CpuQuota":1e3},"GraphDriver":{},"Mounts":[],"Config":{"Hostname":"6830810d2164","Env":["URL=postgres://u:pa$$w@db:5432/x?a=<b>&c","JSON={\"a\":\"b\\\\c\"}","DB_PASSWORD=hunter2","EMPTY_TOKEN=","TOKEN"],"Cmd":["/bin/sleep","1000"],"Image":"web:1","Labels":{"exitCode":"9","web.token":"a\"b","x":"{\"u\":\"http://me:secret@h/\"}"}},"NetworkSettings":{"Ports":{"80/tcp":[{"HostPort":"32768"}]},"IPAddress":"172.17.0.2","Networks":{"bridge":{"IPAddress":"172.17.0.2"}}}}
 "#;
 
-    fn masker() -> Masker {
-        let patterns: Vec<String> = DEFAULT_SECRETS.iter().map(|p| p.to_string()).collect();
-        Masker::new(&patterns).expect("the patterns are sound")
+    fn masker() -> &'static Masker {
+        static MASKER: LazyLock<Masker> = LazyLock::new(|| {
+            let patterns = DEFAULT_SECRETS.iter().map(|pattern| pattern.to_string());
+            Masker::new(&patterns.collect::<Vec<_>>()).expect("the patterns are sound")
+        });
+        &MASKER
     }
 
     fn decoded(text: &str) -> Document {
-        document(text.as_bytes(), &masker()).expect("it decodes")
+        document(text.as_bytes(), masker()).expect("it decodes")
     }
 
     fn field<'a>(document: &'a Document, name: &str) -> Option<&'a str> {
@@ -708,87 +446,6 @@ mod tests {
     }
 
     #[test]
-    fn names_of_secrets_are_known_in_any_spelling() {
-        let masker = masker();
-        for name in [
-            "MYSQL_ROOT_PASSWORD",
-            "password",
-            "DbPasswd",
-            "AWS_SECRET_ACCESS_KEY",
-            "api-key",
-            "apikey",
-            "ssl.key",
-            "GITHUB_TOKEN",
-            "splunk-token",
-            "SMTP_PASS",
-            "MYSQL_PWD",
-            "CREDENTIALS_FILE",
-            "traefik.http.middlewares.a.basicauth.users",
-        ] {
-            assert!(masker.is_secret(name), "{name}");
-        }
-        for name in [
-            "PATH",
-            "PWD",
-            "KEYMAP",
-            "MONKEY",
-            "COMPASS",
-            "maintainer",
-            "AUTHOR",
-            "",
-        ] {
-            assert!(!masker.is_secret(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn bad_patterns_are_all_named() {
-        let patterns = ["ok*", "[", "{a"].map(String::from);
-        let error = Masker::new(&patterns).unwrap_err();
-        let lines: Vec<_> = error.lines().collect();
-        assert!(
-            lines[0].starts_with("failed to read pattern `[`: "),
-            "{error}"
-        );
-        assert!(
-            lines[1].starts_with("failed to read pattern `{a`: "),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn passwords_in_urls_are_masked_and_nothing_else() {
-        for (text, masked) in [
-            ("redis://:pw@h", "redis://:***@h"),
-            ("a=amqp://u:p@ss@h/v b", "a=amqp://u:***@h/v b"),
-            (
-                "redis://:p1@h1,redis://:p2@h2",
-                "redis://:***@h1,redis://:***@h2",
-            ),
-            (
-                "mongodb://u:p@h1:1,h2:2/d?x=y@z",
-                "mongodb://u:***@h1:1,h2:2/d?x=y@z",
-            ),
-            ("amqp://u:p/w@h", "amqp://u:***@h"),
-            ("amqp://u:p#w?@h/x", "amqp://u:***@h/x"),
-            (r"http://u:p\u0026w@h", "http://u:***@h"),
-            (r"http://u:p\\w@h", "http://u:***@h"),
-            (r#"\"http://h\",\"a:b@c\""#, r#"\"http://h\",\"a:b@c\""#),
-            (r"http://h\na:b@c", r"http://h\na:b@c"),
-            ("http://h:80/a:b@c", "http://h:80/a:b@c"),
-            ("http://[::1]:80/a@c", "http://[::1]:80/a@c"),
-            ("http://h/a:b@c", "http://h/a:b@c"),
-            ("ssh://git@h:o/r", "ssh://git@h:o/r"),
-            ("http://u:@h", "http://u:@h"),
-            ("image@sha256:abc://", "image@sha256:abc://"),
-            ("http://ü:ä@ö", "http://ü:***@ö"),
-            ("u:p@h", "u:p@h"),
-        ] {
-            assert_eq!(without_url_passwords(text), masked, "{text}");
-        }
-    }
-
-    #[test]
     fn what_is_no_inspect_is_told_without_its_content() {
         for text in [
             "",
@@ -798,7 +455,7 @@ mod tests {
             r#"{"Id":"a","Name":"hunter2""#,
             r#"{"Id":"a"} hunter2"#,
         ] {
-            let error = document(text.as_bytes(), &masker()).unwrap_err();
+            let error = document(text.as_bytes(), masker()).unwrap_err();
             assert!(
                 error.text.starts_with("failed to decode inspect: "),
                 "{error}"
@@ -816,10 +473,22 @@ mod tests {
         assert_eq!(decoded(&text).json, text);
     }
 
+    #[test]
+    fn nothing_of_the_corpus_brings_it_down() {
+        for (name, bytes) in crate::corpus::corpus("answers") {
+            if let Ok(document) = document(&bytes, masker()) {
+                let read: Result<serde::de::IgnoredAny, _> = serde_json::from_str(&document.json);
+                // Depth is no fault of ours, but one of who reads it.
+                let fits = read.is_ok() || name.starts_with("deep");
+                assert!(fits, "{name}: {}", document.json);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_bring_it_down(bytes: Vec<u8>) {
-            let _ = document(&bytes, &masker());
+            let _ = document(&bytes, masker());
         }
 
         #[test]
@@ -827,9 +496,9 @@ mod tests {
             let mut bent = INSPECT.as_bytes().to_vec();
             bent[at] = byte;
             let masker = masker();
-            let _ = document(&bent[..cut], &masker);
-            if let Ok(document) = document(&bent, &masker) {
-                let read: Result<serde_json::Value, _> = serde_json::from_str(&document.json);
+            let _ = document(&bent[..cut], masker);
+            if let Ok(document) = document(&bent, masker) {
+                let read: Result<serde::de::IgnoredAny, _> = serde_json::from_str(&document.json);
                 prop_assert!(read.is_ok(), "{}", document.json);
             }
         }
@@ -848,12 +517,5 @@ mod tests {
             prop_assert_eq!(env, Some("[\"DB_PASSWORD=***\"]"));
         }
 
-        #[test]
-        fn urls_of_any_sort_do_no_harm(text in "(://|[:@/?#\"\\\\u\\PC0a ]){0,20}") {
-            let quoted = serde_json::json!({"Id": &text, "Z": "z"}).to_string();
-            let masked = without_url_passwords(&quoted);
-            let read: serde_json::Value = serde_json::from_str(&masked).expect("it stays JSON");
-            prop_assert_eq!(&read["Z"], "z");
-        }
     }
 }

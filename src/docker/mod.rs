@@ -6,6 +6,10 @@
 pub mod client;
 mod connect;
 pub mod document;
+#[cfg(test)]
+mod fake;
+mod json;
+mod mask;
 pub mod socket;
 mod stream;
 mod time;

@@ -141,3 +141,193 @@ impl Lines {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::Connection;
+    use super::super::fake::*;
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    const SOON: Duration = Duration::from_millis(100);
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    const LINE: &str =
+        "{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{\"ID\":\"ä\"},\"timeNano\":7}\n";
+
+    fn chunk(bytes: &[u8]) -> Vec<u8> {
+        let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+        chunk.extend(bytes);
+        chunk.extend(b"\r\n");
+        chunk
+    }
+
+    /// An engine that answers with these bytes and closes.
+    fn telling(bytes: Vec<u8>) -> Fake {
+        Fake::new(move |listener| {
+            let mut peer = accept(listener);
+            let expected = "GET /v1.41/events?since=1.000000002&until=3.000000000 HTTP/1.1";
+            assert_eq!(first_line(&mut peer), expected);
+            send(&mut peer, &bytes);
+        })
+    }
+
+    fn opened(fake: &Fake, idle: Duration) -> Events {
+        let connection = Connection::new(&fake.address());
+        let events = connection.events("1.41", 1_000_000_002, 3_000_000_000, idle);
+        events.expect("it opens")
+    }
+
+    /// How many events come up to the end, and how it ended.
+    fn all(fake: Fake) -> (usize, Result<(), DockerErrorKind>) {
+        let mut events = opened(&fake, PATIENCE);
+        let mut count = 0;
+        let end = loop {
+            match events.next() {
+                Ok(Some(event)) => {
+                    assert_eq!((&*event.id, event.time_ns), ("ä", 7));
+                    count += 1;
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error.kind),
+            }
+        };
+        let again = events.next().map(|event| assert_eq!(event, None));
+        assert_eq!(again.map_err(|error| error.kind), end, "an end stays");
+        drop(events);
+        fake.finish();
+        (count, end)
+    }
+
+    #[test]
+    fn events_are_whole_however_they_are_sliced() {
+        for size in [
+            1,
+            2,
+            7,
+            LINE.len() - 1,
+            LINE.len(),
+            LINE.len() + 1,
+            9 * LINE.len(),
+        ] {
+            let mut bytes = HEAD.as_bytes().to_vec();
+            for slice in LINE.repeat(9).as_bytes().chunks(size) {
+                bytes.extend(chunk(slice));
+            }
+            bytes.extend(b"0\r\n\r\n");
+            assert_eq!(all(telling(bytes)), (9, Ok(())), "slices of {size}");
+        }
+    }
+
+    #[test]
+    fn half_a_line_is_never_taken_wherever_the_stream_is_cut() {
+        let mut body = chunk(LINE.as_bytes());
+        let first = body.len() - 2;
+        body.extend(chunk(&LINE.as_bytes()[..20]));
+        body.extend(chunk(&LINE.as_bytes()[20..]));
+        let second = body.len() - 2;
+        for cut in 0..=body.len() {
+            let bytes = [HEAD.as_bytes(), &body[..cut]].concat();
+            let whole = usize::from(cut >= first) + usize::from(cut >= second);
+            let expected = (whole, Err(DockerErrorKind::Broken));
+            assert_eq!(all(telling(bytes)), expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_good_end_within_a_line_is_a_bad_one() {
+        for end in [1, LINE.len() - 1] {
+            let whole = chunk(LINE.as_bytes());
+            let half = chunk(&LINE.as_bytes()[..end]);
+            let bytes = [HEAD.as_bytes(), &whole, &half, b"0\r\n\r\n"].concat();
+            assert_eq!(all(telling(bytes)), (1, Err(DockerErrorKind::Broken)));
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_given_up() {
+        let fake = Fake::new(|listener| {
+            let mut peer = accept(listener);
+            first_line(&mut peer);
+            send(&mut peer, HEAD.as_bytes());
+            let block = chunk(&[b'x'; 1 << 16]);
+            while std::io::Write::write_all(&mut peer, &block).is_ok() {}
+        });
+        assert_eq!(all(fake), (0, Err(DockerErrorKind::BadAnswer)));
+    }
+
+    #[test]
+    fn a_line_that_makes_no_sense_is_told_and_skipped() {
+        let lines = format!("\n\u{1e}{LINE}nonsense\n{LINE}");
+        let bytes = [HEAD.as_bytes(), &chunk(lines.as_bytes()), b"0\r\n\r\n"].concat();
+        let fake = telling(bytes);
+        let mut events = opened(&fake, PATIENCE);
+        assert!(matches!(events.next(), Ok(Some(_))));
+        let error = events.next().unwrap_err();
+        assert_eq!(error.kind, DockerErrorKind::BadLine);
+        assert!(error.text.contains("`nonsense`"), "{error}");
+        assert!(matches!(events.next(), Ok(Some(_))));
+        assert_eq!(events.next(), Ok(None));
+        fake.finish();
+    }
+
+    #[test]
+    fn silence_is_told_in_time_and_harms_nothing() {
+        let (go, may_go) = std::sync::mpsc::channel();
+        let fake = Fake::new(move |listener| {
+            let mut peer = accept(listener);
+            first_line(&mut peer);
+            send(&mut peer, HEAD.as_bytes());
+            send(&mut peer, &chunk(&LINE.as_bytes()[..30]));
+            may_go.recv_timeout(PATIENCE).expect("the test says go");
+            send(&mut peer, &chunk(&LINE.as_bytes()[30..]));
+            send(&mut peer, b"0\r\n\r\n");
+        });
+        let mut events = opened(&fake, SOON);
+        let start = Instant::now();
+        assert_eq!(events.next().unwrap_err().kind, DockerErrorKind::Timeout);
+        assert!(start.elapsed() >= SOON, "{:?}", start.elapsed());
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+        go.send(()).expect("the script waits");
+        let event = loop {
+            match events.next() {
+                Err(error) if error.kind == DockerErrorKind::Timeout => {
+                    assert!(start.elapsed() < PATIENCE);
+                }
+                event => break event,
+            }
+        };
+        let time_ns = event.map(|event| event.map(|event| event.time_ns));
+        assert_eq!(time_ns, Ok(Some(7)));
+        fake.finish();
+    }
+
+    #[test]
+    fn closing_frees_a_reader_at_once() {
+        let (opened, was_opened) = std::sync::mpsc::channel();
+        let fake = Fake::new(|listener| {
+            let mut peer = accept(listener);
+            first_line(&mut peer);
+            send(&mut peer, HEAD.as_bytes());
+            wait_for_end(&mut peer);
+        });
+        let connection = Connection::new(&fake.address());
+        let closer = connection.closer();
+        let reader = std::thread::spawn(move || {
+            let events = connection.events("1.41", 0, 0, 6 * PATIENCE);
+            let mut events = events.expect("it opens");
+            opened.send(()).expect("the test waits");
+            events.next()
+        });
+        was_opened.recv_timeout(PATIENCE).expect("it opens");
+        let start = Instant::now();
+        closer.close();
+        let result = reader.join().expect("it does not panic");
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            start.elapsed()
+        );
+        assert_eq!(result.unwrap_err().kind, DockerErrorKind::Closed);
+        fake.finish();
+    }
+}

@@ -164,12 +164,12 @@ fn in_our_words(wire: WireEvent) -> Event {
     match &*event.kind {
         "container" => settle_action(&mut event, &wire.health_status.0),
         // Podman's own id is that of the container; Docker tells it as an attribute.
-        "network" if matches!(&*event.action, "connect" | "disconnect") => {
-            if event.attribute("container").is_none() {
-                event
-                    .attributes
-                    .push(("container".into(), event.id.clone()));
-            }
+        "network"
+            if matches!(&*event.action, "connect" | "disconnect")
+                && event.attribute("container").is_none() =>
+        {
+            let id = event.id.clone();
+            event.attributes.push(("container".into(), id));
         }
         _ => {}
     }
@@ -581,6 +581,22 @@ mod tests {
         assert_eq!(said(b" <html><body>403</body>"), None);
         assert_eq!(said(b""), None);
         assert_eq!(said(&b"x".repeat(9000)).map(|line| line.len()), Some(360));
+    }
+
+    #[test]
+    fn nothing_of_the_corpus_brings_the_decoders_down() {
+        for (name, bytes) in crate::corpus::corpus("answers") {
+            let _ = (rows(&bytes), info(&bytes), version(&bytes));
+            // Whatever is told of them is short and holds no command line.
+            let told = event(&bytes).err().map(|error| error.text);
+            for text in told.into_iter().chain(message(&bytes)) {
+                assert!(text.chars().count() < 8 * QUOTED, "{name}: {text}");
+            }
+            let error = event(&bytes)
+                .err()
+                .map_or(String::new(), |error| error.text);
+            assert!(!error.contains("hunter2"), "{name}: {error}");
+        }
     }
 
     proptest! {

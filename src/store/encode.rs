@@ -294,7 +294,7 @@ impl Encoder<'_> {
                 command.arg("entry").arg(&*run.entry);
                 command.arg("type").arg(&run.word);
                 command.arg("subject").arg(&run.subject);
-                command.arg("exit").arg(run.exit.to_string());
+                command.arg("exit").arg(run.exit.word());
                 command.arg("took_ms").arg(run.took_ms);
                 command.arg("output").arg(&run.output);
             }
@@ -368,4 +368,222 @@ fn by_image<'b>(
         images.entry(image).or_default().push(id.as_str());
     }
     images
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Event, Exit};
+    use crate::store::RunRecord;
+    use crate::store::testing::{gone, put, put_with};
+
+    /// The commands of one host's share, a line each.
+    fn lines(fill: impl FnOnce(&mut HostBatch)) -> String {
+        let keys = Keys::new("p");
+        let mut encoder = Encoder {
+            keys: &keys,
+            ttl_s: 360,
+            shared_ttl_s: 86_400,
+            resume_ttl_s: 300,
+            stream_maxlen: 10_000,
+            now: Duration::new(1_700_000_000, 5),
+            commands: Vec::new(),
+            touched: Vec::new(),
+        };
+        let mut batch = HostBatch::new(EngineIndex(0));
+        fill(&mut batch);
+        encoder.host("h", Some("E@m"), &batch);
+        for (place, _, id) in &encoder.touched {
+            let command = encoder.commands[*place].args_iter();
+            let words: Vec<_> = command.map(word).collect();
+            assert_eq!(words[1], keys.container(id.as_str()));
+        }
+        let lines = encoder.commands.iter().map(|command| {
+            let words: Vec<_> = command.args_iter().map(word).collect();
+            words.join(" ")
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn word(argument: redis::Arg<&[u8]>) -> String {
+        match argument {
+            redis::Arg::Simple(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            _ => panic!("a cursor"),
+        }
+    }
+
+    #[test]
+    fn nothing_to_do_is_nothing() {
+        assert_eq!(lines(|_| ()), "");
+    }
+
+    #[test]
+    fn memberships_of_all_puts_are_merged() {
+        let text = lines(|share| {
+            let mut moved = put("c2", "new");
+            moved.image_left = Some("old".into());
+            let mut stopped = put_with("c4", "new", false, &[]);
+            stopped.image_left = Some("new".into());
+            share.names_left = vec!["x".into(), "y".into()];
+            share.puts = vec![put("c1", "i"), moved, put("c3", "i"), stopped];
+            share.images_left = vec!["old".into()];
+        });
+        let expected = "\
+HDEL p:hosts:h:names x y
+DEL p:containers:c1 p:containers:c1:json
+HSET p:containers:c1 name /name-c1 config_image i host h
+EXPIRE p:containers:c1 360
+SET p:containers:c1:json {\"Id\":\"c1\"} EX 360
+DEL p:containers:c2 p:containers:c2:json
+HSET p:containers:c2 name /name-c2 config_image new host h
+EXPIRE p:containers:c2 360
+SET p:containers:c2:json {\"Id\":\"c2\"} EX 360
+DEL p:containers:c3 p:containers:c3:json
+HSET p:containers:c3 name /name-c3 config_image i host h
+EXPIRE p:containers:c3 360
+SET p:containers:c3:json {\"Id\":\"c3\"} EX 360
+DEL p:containers:c4 p:containers:c4:json
+HSET p:containers:c4 name /name-c4 host h
+EXPIRE p:containers:c4 360
+SET p:containers:c4:json {\"Id\":\"c4\"} EX 360
+SREM p:images:new:containers c4
+SREM p:images:old:containers c2
+SADD p:hosts:h:containers c1 c2 c3
+EXPIRE p:hosts:h:containers 360
+SREM p:hosts:h:stopped c1 c2 c3
+SADD p:hosts:h:stopped c4
+EXPIRE p:hosts:h:stopped 360
+SREM p:hosts:h:containers c4
+SREM p:containers c4
+SADD p:containers c1 c2 c3
+EXPIRE p:containers 86400
+SADD p:images i new
+EXPIRE p:images 86400
+SADD p:images:i:hosts h
+EXPIRE p:images:i:hosts 86400
+SADD p:images:i:containers c1 c3
+EXPIRE p:images:i:containers 86400
+SADD p:images:new:hosts h
+EXPIRE p:images:new:hosts 86400
+SADD p:images:new:containers c2
+EXPIRE p:images:new:containers 86400
+HSET p:hosts:h:names name-c1 c1 name-c2 c2 name-c3 c3 name-c4 c4
+EXPIRE p:hosts:h:names 360
+HSET p:hosts:h:manifest c1 i c2 new c3 i c4 new
+EXPIRE p:hosts:h:manifest 86400
+SREM p:images:old:hosts h";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn drops_take_everything_along() {
+        let text = lines(|share| {
+            let unknown = Gone {
+                id: "c3".into(),
+                image: None,
+            };
+            share.drops = vec![gone("c1", "i"), gone("c2", "i"), unknown];
+            share.images_left = vec!["i".into()];
+            share.notices = vec![Notice::DeleteContainer("c1".into())];
+        });
+        let expected = "\
+DEL p:containers:c1 p:containers:c1:json p:containers:c2 p:containers:c2:json p:containers:c3 p:containers:c3:json
+SREM p:hosts:h:containers c1 c2 c3
+SREM p:hosts:h:stopped c1 c2 c3
+SREM p:containers c1 c2 c3
+HDEL p:hosts:h:manifest c1 c2 c3
+SREM p:images:i:containers c1 c2
+SREM p:images:i:hosts h
+PUBLISH p_events delete_container:h:c1";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_resync_without_changes_only_keeps_alive() {
+        let text = lines(|share| {
+            share.touches = vec!["c1".into(), "c2".into()];
+            share.reassert = vec![("c1".into(), "i".into())];
+            share.fields = vec![("containers_running", "2".to_owned())];
+            share.stamp = true;
+            share.renew = true;
+            share.renew_shared = true;
+            share.resume_ns = Some(7);
+            share.notices = vec![Notice::RefreshContainers];
+        });
+        let expected = "\
+EXPIRE p:containers:c1 360
+EXPIRE p:containers:c1:json 360
+EXPIRE p:containers:c2 360
+EXPIRE p:containers:c2:json 360
+SADD p:containers c1
+EXPIRE p:containers 86400
+SADD p:images i
+EXPIRE p:images 86400
+SADD p:images:i:hosts h
+EXPIRE p:images:i:hosts 86400
+SADD p:images:i:containers c1
+EXPIRE p:images:i:containers 86400
+HSET p:hosts:h containers_running 2 last_update 1700000000
+EXPIRE p:hosts:h 360
+SADD p:hosts h
+EXPIRE p:hosts 86400
+SET p:hosts:h:resume 7 EX 300
+EXPIRE p:hosts:h 360
+EXPIRE p:hosts:h:containers 360
+EXPIRE p:hosts:h:stopped 360
+EXPIRE p:hosts:h:names 360
+EXPIRE p:hosts 86400
+EXPIRE p:alive 86400
+EXPIRE p:containers 86400
+EXPIRE p:images 86400
+EXPIRE p:hosts:h:manifest 86400
+PUBLISH p_events refresh_containers:h";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn happenings_and_the_end_of_a_host() {
+        let text = lines(|share| {
+            let event = Event {
+                kind: "network".into(),
+                action: "connect".into(),
+                id: "n".into(),
+                attributes: vec![("name".into(), "bridge".into())],
+                time_ns: 9,
+            };
+            let run = RunRecord {
+                run: 3,
+                entry: "greet".into(),
+                word: "die".into(),
+                subject: "web".into(),
+                exit: Exit::Code(2),
+                took_ms: 15,
+                output: "oops".into(),
+            };
+            share.happened = vec![
+                Happening::Event {
+                    event: Arc::new(event),
+                    inferred: false,
+                },
+                Happening::Gap {
+                    dropped: 0,
+                    reason: "overrun".into(),
+                },
+                Happening::Run(Arc::new(run)),
+            ];
+            share.forget = true;
+            share.notices = vec![Notice::HostDown, Notice::HostUp, Notice::ExpiredHost];
+        });
+        let expected = "\
+DEL p:hosts:h p:hosts:h:containers p:hosts:h:stopped p:hosts:h:names p:hosts:h:manifest p:hosts:h:resume p:hosts:h:lease p:engines:E@m
+SREM p:hosts h
+ZREM p:alive h
+XADD p:events MAXLEN ~ 10000 * host h type network action connect id n name bridge image  time 9 origin seen
+XADD p:events MAXLEN ~ 10000 * host h type docker-cache action gap reason overrun dropped 0 time 1700000000000000005
+XADD p:runs MAXLEN ~ 10000 * host h run 3 entry greet type die subject web exit 2 took_ms 15 output oops
+PUBLISH p_events host_down:h
+PUBLISH p_events host_up:h
+PUBLISH p_events expired_host:h";
+        assert_eq!(text, expected);
+    }
 }

@@ -144,20 +144,17 @@ impl RedisStore {
     ) -> Result<Option<Ran>, StoreError> {
         self.sequence += 1;
         let lease = format!("{}:{}", self.options.boot, self.sequence);
-        let mut commands = vec![plain(&["MULTI"])];
         let limit = LEASE_MS.to_string();
-        for host in &transaction.hosts {
+        let leases = transaction.hosts.iter().map(|host| {
             let key = self.keys.lease(self.host(*host));
-            commands.push(plain(&["SET", &key, &lease, "PX", &limit]));
-        }
-        let first = commands.len();
-        commands.extend(transaction.body.iter().cloned());
-        commands.push(plain(&["EXEC"]));
-
+            plain(&["SET", &key, &lease, "PX", &limit])
+        });
+        let leases: Vec<Cmd> = leases.collect();
+        let (multi, exec) = (plain(&["MULTI"]), plain(&["EXEC"]));
+        let queued: Vec<&Cmd> = leases.iter().chain(&transaction.body).collect();
         let after = self.hosts_after(transaction);
-        let mut tail = self.arming(&after);
-        let questions = tail.len();
-        tail.extend(transaction.then.iter().cloned());
+        let arming = self.arming(&after);
+        let tail: Vec<&Cmd> = arming.iter().chain(&transaction.then).collect();
 
         self.armed.clear();
         self.pending = Some(Pending {
@@ -165,15 +162,16 @@ impl RedisStore {
             hosts: transaction.hosts.clone(),
             report: transaction.report,
         });
-        self.send(&commands, &tail)?;
-        let outcome = self.receive_transaction(&commands)?;
+        let all = [&multi].into_iter().chain(queued.iter().copied());
+        self.send(all.chain([&exec]).chain(tail.iter().copied()))?;
+        let outcome = self.receive_transaction(&multi, &queued, &exec)?;
         self.pending = None;
         let ran = matches!(outcome, Ok(Some(_)));
         if ran {
             self.settle(transaction, &lease);
         }
 
-        let replies = match self.receive_all(&tail) {
+        let replies = match self.receive_all(tail) {
             Ok(replies) => replies,
             // What was written is written: that the connection broke afterwards is the next request's misfortune.
             Err(error) if ran => {
@@ -184,26 +182,27 @@ impl RedisStore {
         };
         let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err((error, command)) => {
+            Err((error, command, true)) => {
                 return Err(self.half_done(&error, &command, &transaction.hosts));
             }
+            Err((error, command, false)) => return Err(self.refuse(&error, &command)),
         };
         let then = if replies.is_empty() {
             Vec::new()
         } else {
-            self.note_armed(&after, &replies[..questions]);
-            replies[questions..].to_vec()
+            self.note_armed(&after, &replies[..arming.len()]);
+            replies[arming.len()..].to_vec()
         };
         Ok(outcome.map(|mut items| Ran {
-            replies: items.split_off(first - 1),
+            replies: items.split_off(leases.len()),
             then,
         }))
     }
 
     /// Sends commands that are no transaction; an answer that is an error is an error.
     pub(super) fn ask(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
-        self.send(commands, &[])?;
-        self.receive_all(commands)
+        self.send(commands.iter())?;
+        self.receive_all(commands.iter())
     }
 
     /// The hosts that are armed behind a transaction: all that will be held, unless they are too many.
@@ -262,7 +261,7 @@ impl RedisStore {
     }
 
     /// Sends all of these in one go.
-    fn send(&mut self, commands: &[Cmd], more: &[Cmd]) -> Result<(), StoreError> {
+    fn send<'a>(&mut self, commands: impl Iterator<Item = &'a Cmd>) -> Result<(), StoreError> {
         if let Some(error) = self.broken.take() {
             self.link = None;
             return Err(error);
@@ -271,7 +270,7 @@ impl RedisStore {
             return Err(self.closed());
         };
         let mut bytes = Vec::new();
-        for command in commands.iter().chain(more) {
+        for command in commands {
             command.write_packed_command(&mut bytes);
         }
         let sent = link.send(&bytes, self.deadline);
@@ -296,8 +295,11 @@ impl RedisStore {
     }
 
     /// A reply to each command; the first that is an error is the error of all.
-    fn receive_all(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
-        let mut replies = Vec::with_capacity(commands.len());
+    fn receive_all<'a>(
+        &mut self,
+        commands: impl IntoIterator<Item = &'a Cmd>,
+    ) -> Result<Vec<Value>, StoreError> {
+        let mut replies = Vec::new();
         let mut refusal: Option<(ServerError, &Cmd)> = None;
         for command in commands {
             match self.receive() {
@@ -317,26 +319,41 @@ impl RedisStore {
         }
     }
 
-    /// The replies from `MULTI` to `EXEC`: those within `EXEC`'s, or nothing when it refused, or the first error with its command.
-    /// `EXEC`'s own error hides that of the command that Redis would not queue, so each is looked at.
-    fn receive_transaction(&mut self, commands: &[Cmd]) -> Result<Executed, StoreError> {
+    /// The replies from `MULTI` to `EXEC`: those within `EXEC`'s, or nothing when it refused, or the first error with its command and whether the
+    /// others ran. `EXEC`'s own error hides that of the command that Redis would not queue, so each is looked at.
+    fn receive_transaction(
+        &mut self,
+        multi: &Cmd,
+        queued: &[&Cmd],
+        exec: &Cmd,
+    ) -> Result<Executed, StoreError> {
         let mut first: Option<(ServerError, Cmd)> = None;
-        let (exec, queued) = commands.split_last().expect("it begins with MULTI");
-        for command in queued {
+        for command in [multi].into_iter().chain(queued.iter().copied()) {
             if let Value::ServerError(error) = self.receive()? {
                 first.get_or_insert_with(|| (error, command.clone()));
             }
         }
         let executed = match self.receive()? {
-            Value::ServerError(error) => Err(first.unwrap_or((error, exec.clone()))),
+            Value::ServerError(error) => {
+                let refused = first.is_some();
+                let (error, command) = first.unwrap_or((error, exec.clone()));
+                // Without `MULTI` each command ran by itself.
+                let alone = command.args_iter().eq(multi.args_iter());
+                Err((error, command, alone || !refused))
+            }
             Value::Nil => Ok(None),
             reply => {
                 let items = reply.into_sequence().unwrap_or_default();
-                let failed = items.iter().zip(&queued[1..]).find_map(|pair| match pair {
-                    (Value::ServerError(error), command) => Some((error.clone(), command.clone())),
+                let failed = items.iter().zip(queued).find_map(|pair| match pair {
+                    (Value::ServerError(error), command) => {
+                        Some((error.clone(), (*command).clone()))
+                    }
                     _ => None,
                 });
-                first.or(failed).map_or(Ok(Some(items)), Err)
+                let failed = first.or(failed);
+                failed.map_or(Ok(Some(items)), |(error, command)| {
+                    Err((error, command, true))
+                })
             }
         };
         Ok(executed)
@@ -416,5 +433,5 @@ impl RedisStore {
     }
 }
 
-/// The items of a transaction's reply, nothing when it was refused, or an error with its command.
-type Executed = Result<Option<Vec<Value>>, (ServerError, Cmd)>;
+/// The items of a transaction's reply, nothing when it was refused, or an error with its command and whether the others may have run.
+type Executed = Result<Option<Vec<Value>>, (ServerError, Cmd, bool)>;

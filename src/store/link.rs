@@ -17,8 +17,14 @@ use crate::config::CachePlace;
 
 /// An open connection. After any error it must be dropped: late bytes would be taken for the next answer.
 pub(super) struct Link {
-    stream: Stream,
+    wire: Box<dyn Wire>,
     parser: Parser,
+}
+
+/// What carries the bytes.
+pub(super) trait Wire: Read + Write + Send {
+    /// No single read or write from now on may take longer.
+    fn limit(&self, limit: Duration) -> io::Result<()>;
 }
 
 /// Why no answer came.
@@ -31,27 +37,23 @@ pub(super) enum Trouble {
 }
 
 impl Link {
-    /// Connects. A name's resolution is not covered by the limit: the system offers none.
-    pub(super) fn connect(place: &CachePlace, limit: Duration) -> io::Result<Link> {
-        let stream = match place {
-            CachePlace::Unix(path) => Stream::Unix(connect_unix(path)?),
-            CachePlace::Tcp { host, port } => Stream::Tcp(connect_tcp(host, *port, limit)?),
-        };
-        Ok(Link {
-            stream,
+    /// A connection over what carries bytes already.
+    pub(super) fn over(wire: Box<dyn Wire>) -> Link {
+        Link {
+            wire,
             parser: Parser::new(),
-        })
+        }
     }
 
     /// Sends encoded commands.
     pub(super) fn send(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), Trouble> {
-        let sent = Timed::new(&self.stream, deadline).write_all(bytes);
+        let sent = Timed::new(&mut *self.wire, deadline).write_all(bytes);
         sent.map_err(Trouble::Io)
     }
 
     /// Waits for the next reply.
     pub(super) fn receive(&mut self, deadline: Instant) -> Result<Value, Trouble> {
-        let mut stream = Timed::new(&self.stream, deadline);
+        let mut stream = Timed::new(&mut *self.wire, deadline);
         let reply = self.parser.parse_value(&mut stream);
         reply.map_err(|error| match stream.failure {
             Some(failure) => Trouble::Io(failure),
@@ -61,9 +63,26 @@ impl Link {
     }
 }
 
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+/// Connects. The resolution of a name is not covered by the limit: the system offers none.
+pub(super) fn connect(place: &CachePlace, limit: Duration) -> io::Result<Box<dyn Wire>> {
+    Ok(match place {
+        CachePlace::Unix(path) => Box::new(connect_unix(path)?),
+        CachePlace::Tcp { host, port } => Box::new(connect_tcp(host, *port, limit)?),
+    })
+}
+
+impl Wire for TcpStream {
+    fn limit(&self, limit: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(limit))?;
+        self.set_write_timeout(Some(limit))
+    }
+}
+
+impl Wire for UnixStream {
+    fn limit(&self, limit: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(limit))?;
+        self.set_write_timeout(Some(limit))
+    }
 }
 
 /// A unix socket whose listener is hung and whose queue is full blocks a plain connect for ever; without blocking it says so at once.
@@ -100,36 +119,31 @@ fn connect_tcp(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> 
     Err(last)
 }
 
-/// The stream, with each read and write limited to what is left of the request's time.
+/// The connection, with each read and write limited to what is left of the request's time.
 struct Timed<'a> {
-    stream: &'a Stream,
+    wire: &'a mut dyn Wire,
     deadline: Instant,
     /// Why the last read failed: the parser's own error hides it.
     failure: Option<io::Error>,
 }
 
 impl<'a> Timed<'a> {
-    fn new(stream: &'a Stream, deadline: Instant) -> Self {
+    fn new(wire: &'a mut dyn Wire, deadline: Instant) -> Self {
         Timed {
-            stream,
+            wire,
             deadline,
             failure: None,
         }
+    }
+
+    fn limit(&self) -> io::Result<()> {
+        self.wire.limit(left(self.deadline)?)
     }
 }
 
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = left(self.deadline).and_then(|limit| match self.stream {
-            Stream::Tcp(stream) => {
-                stream.set_read_timeout(Some(limit))?;
-                (&*stream).read(buffer)
-            }
-            Stream::Unix(stream) => {
-                stream.set_read_timeout(Some(limit))?;
-                (&*stream).read(buffer)
-            }
-        });
+        let count = self.limit().and_then(|()| self.wire.read(buffer));
         count.map_err(|error| {
             let error = timed_out(error);
             let kind = error.kind();
@@ -143,16 +157,7 @@ impl Read for Timed<'_> {
 
 impl Write for Timed<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let count = left(self.deadline).and_then(|limit| match self.stream {
-            Stream::Tcp(stream) => {
-                stream.set_write_timeout(Some(limit))?;
-                (&*stream).write(buffer)
-            }
-            Stream::Unix(stream) => {
-                stream.set_write_timeout(Some(limit))?;
-                (&*stream).write(buffer)
-            }
-        });
+        let count = self.limit().and_then(|()| self.wire.write(buffer));
         count.map_err(timed_out)
     }
 

@@ -26,6 +26,10 @@ struct Dead<'a> {
     id: &'a str,
     /// What `<p>:alive` says of it: another value means that somebody did something.
     score: i64,
+    /// Its status; none when its hash ran out of time.
+    status: Option<String>,
+    /// It has been silent for two intervals.
+    old: bool,
 }
 
 impl RedisStore {
@@ -48,11 +52,11 @@ impl RedisStore {
         end: Instant,
         burials: &mut Vec<Burial>,
     ) -> Result<(), StoreError> {
-        let Some((dead, status, old)) = self.look_at(id)? else {
+        let Some(dead) = self.look_at(id)? else {
             return Ok(());
         };
         // Without a hash there is nothing to mark: its keys ran out long ago.
-        if !matches!(status.as_deref(), None | Some("lost" | "stopped")) {
+        if !matches!(dead.status.as_deref(), None | Some("lost" | "stopped")) {
             let mut body = self.touch(&dead);
             body.push(plain(&["HSET", &self.keys.host(id), field::STATUS, "lost"]));
             body.push(plain(&[
@@ -65,19 +69,16 @@ impl RedisStore {
             }
             burials.push(Burial::Lost(id.to_owned()));
         }
-        if old && let Some(removed) = self.expire_host(&dead, end)? {
+        if dead.old
+            && let Some(removed) = self.expire_host(&dead, end)?
+        {
             burials.push(Burial::Expired(id.to_owned(), removed));
         }
         Ok(())
     }
 
     /// Watches a host's lease and reads what it was; `None` when it is alive, or somebody saw to it already.
-    /// With it come its status and whether it has been silent for two intervals.
-    #[allow(clippy::type_complexity)]
-    fn look_at<'a>(
-        &mut self,
-        id: &'a str,
-    ) -> Result<Option<(Dead<'a>, Option<String>, bool)>, StoreError> {
+    fn look_at<'a>(&mut self, id: &'a str) -> Result<Option<Dead<'a>>, StoreError> {
         self.armed.clear();
         let (lease, hash) = (self.keys.lease(id), self.keys.host(id));
         let replies = self.ask(&[
@@ -107,7 +108,12 @@ impl RedisStore {
             .and_then(|reply| text(reply)?.parse::<f64>().ok())
             .unwrap_or(self.options.interval.as_secs_f64());
         let old = updated.is_none_or(|updated| (now - updated) as f64 >= 2.0 * interval);
-        Ok(Some((Dead { id, score }, status, old)))
+        Ok(Some(Dead {
+            id,
+            score,
+            status,
+            old,
+        }))
     }
 
     /// Removes all that a dead host left, in steps; how many containers that were, or `None` when somebody or something came between.

@@ -1,23 +1,24 @@
 //! The central store as it is: a Redis, or whatever speaks its protocol and has transactions.
 //!
-//! One connection, used by the thread that calls, which waits for each request's answers. [`fence`](super::fence) has the transactions,
-//! [`take`](super::take) the leases, [`lost`](super::lost) the hosts of other agents.
+//! One connection, used by the thread that calls, which waits for each request's answers. `fence` has the transactions, `open` and `take` the leases,
+//! `lost` and `sweep` what other agents left.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
 use super::encode::{Encoder, plain};
-use super::fence::{LEASE_MS, Pending, REQUEST_LIMIT, Ran, TRIES, Transaction};
+use super::fence::{LEASE_MS, Pending, REQUEST_LIMIT, Ran, Transaction};
 use super::keys::{Keys, field};
-use super::link::{Link, number, text, texts};
+use super::link::{self, Link, Wire, number, text, texts};
 use super::{
     Applied, Audit, Batch, Beaten, Burial, Claim, Fenced, Holder, Opened, Store, StoreError, Swept,
-    Taken, errors,
+    Taken,
 };
-use crate::config::{CachePlace, CacheTarget};
+use crate::config::CacheTarget;
 use crate::model::EngineIndex;
 
 /// How long connecting may take.
@@ -52,7 +53,12 @@ pub struct Options {
     pub boot: String,
     /// Handlers want to know what ran according to the store: [`super::Found::runs`].
     pub with_runs: bool,
+    /// An audit reads every document back: [`super::Audit::documents`].
+    pub selfcheck: bool,
 }
+
+/// How to get a new connection.
+pub(super) type Dial = Box<dyn Fn() -> io::Result<Box<dyn Wire>> + Send>;
 
 /// A host that is ours.
 #[derive(Default)]
@@ -67,6 +73,8 @@ pub(super) struct Hold {
 pub struct RedisStore {
     pub(super) options: Options,
     pub(super) keys: Keys,
+    /// How to connect.
+    pub(super) dial: Dial,
     /// The connection; none before `open` and after an error.
     pub(super) link: Option<Link>,
     /// Why the connection broke behind a transaction that ran.
@@ -90,7 +98,15 @@ pub struct RedisStore {
 impl RedisStore {
     /// A store that is not connected yet.
     pub fn new(options: Options) -> Self {
+        let place = options.target.place.clone();
+        let dial = move || link::connect(&place, CONNECT_LIMIT);
+        RedisStore::dialing(options, Box::new(dial))
+    }
+
+    /// A store that connects in a way of its own.
+    pub(super) fn dialing(options: Options, dial: Dial) -> Self {
         RedisStore {
+            dial,
             keys: Keys::new(&options.prefix),
             options,
             link: None,
@@ -122,107 +138,6 @@ impl RedisStore {
             commands: Vec::new(),
             touched: Vec::new(),
         }
-    }
-
-    fn address(&self) -> String {
-        match &self.options.target.place {
-            CachePlace::Unix(path) => path.display().to_string(),
-            CachePlace::Tcp { host, port } if host.contains(':') => {
-                format!("[{host}]:{port}/{}", self.options.target.database)
-            }
-            CachePlace::Tcp { host, port } => {
-                format!("{host}:{port}/{}", self.options.target.database)
-            }
-        }
-    }
-
-    /// Logs in, and proves that transactions and writes are allowed by one that changes nothing.
-    fn greet(&mut self) -> Result<(), StoreError> {
-        let target = &self.options.target;
-        let mut commands = Vec::new();
-        if let Some(password) = &target.password {
-            let mut login = redis::cmd("AUTH");
-            login.arg(&target.username).arg(password);
-            commands.push(login);
-        }
-        commands.push(plain(&["PING"]));
-        if target.database != 0 {
-            commands.push(plain(&["SELECT", &target.database.to_string()]));
-        }
-        self.ask(&commands)?;
-        // No container has an empty id, and XX writes only what exists.
-        let probe = plain(&["SET", &self.keys.container(""), "", "XX", "PX", "1"]);
-        self.transact(&Transaction {
-            body: vec![probe],
-            ..Transaction::default()
-        })?;
-        match self.broken.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
-    }
-
-    /// Which hosts are ours no more, and whether the transaction ran whose reply was lost.
-    fn recall(&mut self) -> Result<(Option<bool>, Vec<EngineIndex>), StoreError> {
-        let pending = self.pending.take();
-        let mut lost = std::mem::take(&mut self.spoilt);
-        let ran = self.judge(pending.as_ref(), &mut lost);
-        lost.sort_unstable();
-        lost.dedup();
-        match ran {
-            Ok(ran) => Ok((ran, lost)),
-            Err(error) => {
-                self.pending = pending;
-                self.spoilt = lost;
-                Err(error)
-            }
-        }
-    }
-
-    /// Reads all leases back. The old connection's bytes may still be on their way, or half read: the leases are written anew, which makes Redis refuse
-    /// what comes late, and the answer final.
-    fn judge(
-        &mut self,
-        pending: Option<&Pending>,
-        lost: &mut Vec<EngineIndex>,
-    ) -> Result<Option<bool>, StoreError> {
-        for _ in 0..TRIES {
-            let hosts: Vec<_> = self.held.keys().copied().collect();
-            self.arm(&hosts)?;
-            let ran = pending.and_then(|pending| self.compare(pending));
-            let fenced = self.sort(&hosts);
-            lost.extend(fenced.lost);
-            lost.extend(fenced.held.iter().map(|(host, _)| *host));
-            let Some(pending) = pending.filter(|_| !self.held.is_empty()) else {
-                return Ok(ran);
-            };
-            let renewal = Transaction {
-                hosts: self.held.keys().copied().collect(),
-                ..Transaction::default()
-            };
-            if self.transact(&renewal)?.is_some() {
-                return Ok(ran.filter(|_| pending.report));
-            }
-        }
-        Err(self.contended())
-    }
-
-    /// Did this transaction run, by the leases as they were read?
-    fn compare(&mut self, pending: &Pending) -> Option<bool> {
-        let mut ran = None;
-        for host in &pending.hosts {
-            let read = self.armed.get(host).cloned().flatten();
-            let Some(hold) = self.held.get_mut(host) else {
-                continue;
-            };
-            if read.as_ref() == Some(&pending.lease) {
-                ran = Some(true);
-                hold.lease.clone_from(&pending.lease);
-            } else if read.as_ref() == Some(&hold.lease) {
-                ran = ran.or(Some(false));
-            }
-        }
-        ran
     }
 
     /// Takes images out of the set of all whose last host left; `counts` are the sizes of their `:hosts`, read under a watch.
@@ -287,8 +202,14 @@ impl RedisStore {
             }
         }
         let ttl = self.encoder().shared_ttl_s.to_string();
+        let resume_ttl = self.encoder().resume_ttl_s.to_string();
         let mut body = engines;
         body.push(alive);
+        // A successor takes up where we stopped, however long ago the last event was.
+        body.extend(claims.iter().map(|claim| {
+            let key = self.keys.resume(self.host(claim.host));
+            plain(&["EXPIRE", &key, &resume_ttl])
+        }));
         body.push(plain(&["EXPIRE", &self.keys.alive(), &ttl]));
         Transaction {
             hosts: claims.iter().map(|claim| claim.host).collect(),
@@ -328,27 +249,7 @@ impl RedisStore {
 impl Store for RedisStore {
     fn open(&mut self) -> Result<Opened, StoreError> {
         self.begin();
-        self.broken = None;
-        self.armed.clear();
-        // What waits for an answer must not be forgotten by the transaction that only proves that we may write.
-        let pending = self.pending.take();
-        self.link = None;
-        let connected = Link::connect(&self.options.target.place, CONNECT_LIMIT);
-        let greeted = match connected {
-            Ok(link) => {
-                self.link = Some(link);
-                self.greet()
-            }
-            Err(error) => Err(errors::unreachable(&self.options.shown_url, &error)),
-        };
-        self.pending = pending;
-        greeted?;
-        let (ran, lost) = self.recall()?;
-        Ok(Opened {
-            address: self.address(),
-            ran,
-            lost,
-        })
+        self.connect()
     }
 
     fn take(&mut self, claims: &[Claim]) -> Result<Vec<Taken>, StoreError> {

@@ -186,7 +186,7 @@ impl RedisStore {
                 let images = self.ask(&[plain(&["HVALS", &manifest])])?;
                 let runs = texts(&images[0]).iter().any(|other| other == image);
                 if !(runs && round.hosts.contains(host)) {
-                    round.removed += self.remove_members(&key, &[host.clone()])?;
+                    round.removed += self.remove_members(&key, std::slice::from_ref(host))?;
                 }
             }
         }

@@ -11,7 +11,7 @@ use super::keys::field;
 use super::link::{items, number, pairs, text, texts};
 use super::redis::RedisStore;
 use super::{Audit, Claim, Found, FoundRun, Holder, StoreError, Taken};
-use crate::model::{ContainerId, EngineIndex};
+use crate::model::{ContainerId, EngineIndex, digest};
 
 /// The most hosts that are taken by one transaction.
 const CLAIMS: usize = 64;
@@ -137,6 +137,7 @@ impl RedisStore {
                 field::STATUS,
                 field::ENGINE_ID,
                 field::LAST_UPDATE,
+                field::RUNNING_JOBS,
             ]),
             plain(&["GET", &self.keys.resume(id)]),
         ])?;
@@ -155,6 +156,7 @@ impl RedisStore {
             engine_id: word(1).unwrap_or_default(),
             age_s: updated.map(|updated| now.saturating_sub(updated.unsigned_abs())),
             resume_ns: number(&replies[2]),
+            running_jobs: word(3).unwrap_or_default(),
             audit,
             runs,
         })
@@ -184,7 +186,8 @@ impl RedisStore {
             plain(&["HGETALL", &self.keys.names(id)]),
             plain(&["HGETALL", &self.keys.manifest(id)]),
             plain(&["SISMEMBER", &self.keys.hosts(), id]),
-            plain(&["EXISTS", &self.keys.host(id)]),
+            // Only a whole hash has it; one that was deleted and got a counter since has not.
+            plain(&["HGET", &self.keys.host(id), field::UPDATE_INTERVAL]),
         ])?;
         let ids = |reply: &Value| -> Vec<ContainerId> {
             texts(reply)
@@ -192,7 +195,12 @@ impl RedisStore {
                 .map(|id| ContainerId::from(id.as_str()))
                 .collect()
         };
+        let documents = match self.options.selfcheck {
+            true => self.read_documents(host, &replies[3])?,
+            false => Vec::new(),
+        };
         Ok(Audit {
+            documents,
             running: ids(&replies[0]),
             stopped: ids(&replies[1]),
             names: pairs(&replies[2]),
@@ -200,8 +208,31 @@ impl RedisStore {
                 .into_iter()
                 .map(|(id, image)| (ContainerId::from(id.as_str()), image))
                 .collect(),
-            host: number(&replies[4]) == Some(1) && number(&replies[5]) == Some(1),
+            host: number(&replies[4]) == Some(1) && text(&replies[5]).is_some(),
         })
+    }
+
+    /// Digests of the documents of a host's manifest.
+    fn read_documents(
+        &mut self,
+        host: EngineIndex,
+        manifest: &Value,
+    ) -> Result<Vec<(ContainerId, Option<u64>, bool)>, StoreError> {
+        let mut documents = Vec::new();
+        for chunk in pairs(manifest).chunks(CHUNK) {
+            let questions = chunk.iter().flat_map(|(id, _)| {
+                let hash = self.keys.container(id);
+                let json = self.keys.json(id);
+                [plain(&["GET", &json]), plain(&["HGET", &hash, field::HOST])]
+            });
+            let replies = self.ask(&questions.collect::<Vec<_>>())?;
+            for ((id, _), pair) in chunk.iter().zip(replies.chunks(2)) {
+                let digest = pair.first().and_then(text).map(|json| digest(&json));
+                let ours = pair.get(1).and_then(text).as_deref() == Some(self.host(host));
+                documents.push((ContainerId::from(id.as_str()), digest, ours));
+            }
+        }
+        Ok(documents)
     }
 }
 

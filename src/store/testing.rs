@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ::redis::Value;
 
 use super::encode::plain;
-use super::link::{Link, text, texts};
+use super::link::{self, Link, text, texts};
 use super::redis::{Options, RedisStore};
 use super::*;
 use crate::config::{CachePlace, CacheTarget};
@@ -110,6 +110,7 @@ pub fn options(socket: PathBuf, boot: &str) -> Options {
         stream_maxlen: 1000,
         boot: boot.to_owned(),
         with_runs: true,
+        selfcheck: true,
     }
 }
 
@@ -127,7 +128,8 @@ pub struct Client(Link);
 
 impl Client {
     pub fn connect(socket: PathBuf) -> Client {
-        Client(Link::connect(&CachePlace::Unix(socket), SOON).expect("connect"))
+        let wire = link::connect(&CachePlace::Unix(socket), SOON).expect("connect");
+        Client(Link::over(wire))
     }
 
     pub fn send(&mut self, words: &[&str]) {

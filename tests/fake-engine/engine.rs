@@ -12,7 +12,7 @@ pub mod events;
 pub mod http;
 mod serve;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -82,8 +82,8 @@ struct State {
     schema: Schema,
     behaviours: HashMap<Route, Behaviour>,
     slice: bool,
-    /// The next stream that has sent so many bytes after its headers is cut.
-    cut_after: Option<usize>,
+    /// A stream that has sent so many bytes after its headers is cut; the first of them counts, then it is gone.
+    cuts: VecDeque<usize>,
     quiet: bool,
     requests: BTreeMap<Route, u64>,
     next_conn: u64,
@@ -365,9 +365,20 @@ impl Engine {
         state.stale = stale.then(|| state.containers.clone());
     }
 
-    /// The next stream that has sent so many bytes after its headers, framing counted, is cut; once.
+    /// The next stream that has sent so many bytes after its headers, framing counted, is cut; once. Several are used up in their order.
     pub fn cut_stream_after(&self, bytes: usize) {
-        self.shared.state().cut_after = Some(bytes);
+        self.shared.state().cuts.push_back(bytes);
+    }
+
+    /// How many cuts are still to come.
+    pub fn cuts_left(&self) -> usize {
+        self.shared.state().cuts.len()
+    }
+
+    /// Forgets the past: who subscribes hears only of what comes.
+    pub fn forget_events(&self) {
+        self.ring_size(0);
+        self.ring_size(events::RING);
     }
 
     /// The streams that are open now go silent without closing, like a connection whose other end lost its power.
@@ -556,7 +567,7 @@ impl State {
             schema: Schema::Both,
             behaviours: HashMap::new(),
             slice: false,
-            cut_after: None,
+            cuts: VecDeque::new(),
             quiet: false,
             requests: BTreeMap::new(),
             next_conn: 0,

@@ -286,11 +286,10 @@ impl Connection {
         chunk.extend(b"\r\n");
         let cut = {
             let mut state = self.shared.state();
-            let cut = state
-                .cut_after
-                .filter(|cut| *cut < told.bytes + chunk.len());
+            let due = |cut: &usize| *cut <= told.bytes + chunk.len();
+            let cut = state.cuts.front().copied().filter(due);
             if cut.is_some() {
-                state.cut_after = None;
+                state.cuts.pop_front();
             }
             cut
         };

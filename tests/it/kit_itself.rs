@@ -2,9 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use redis::RedisResult;
+use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::engine::Engine;
 use crate::engine::containers::Spec;
@@ -13,6 +17,7 @@ use crate::kit::docker::{Dockerd, Machine};
 use crate::kit::http::{Stream, get};
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
+use crate::kit::process::Process;
 use crate::kit::proxy::{Proxy, Way};
 use crate::kit::redis::{Redis, ask};
 use crate::kit::{seconds, wait_until};
@@ -190,143 +195,116 @@ fn the_machines_engine_is_left_as_it_was() {
     }
 }
 
-/// Writes what an agent would have to write for one host with one container, as DESIGN names it.
-fn write_one_host(redis: &Redis, id: &str) {
-    let image = "busybox:latest";
-    let json = format!(
-        r#"{{"Id":"{id}","Name":"/a","State":{{"Status":"running","StartedAt":"x"}},"Config":{{"Image":"{image}"}}}}"#
-    );
-    let container = format!("d:containers:{id}");
-    let commands: [&[&str]; 16] = [
-        &["SADD", "d:hosts", "h"],
-        &[
-            "HSET",
-            "d:hosts:h",
-            "containers_running",
-            "1",
-            "docker_version",
-            "x",
-            "last_update",
-            "1",
-            "update_interval",
-            "120",
-            "status",
-            "up",
-            "docker_url",
-            "x",
-            "engine_id",
-            "x",
-            "api_version",
-            "x",
-            "os",
-            "x",
-            "kernel",
-            "x",
-            "architecture",
-            "x",
-            "agent_version",
-            "x",
-        ],
-        &["SADD", "d:hosts:h:containers", id],
-        &["HSET", "d:hosts:h:names", "a", id],
-        &["HSET", "d:hosts:h:manifest", id, image],
-        &["SET", "d:hosts:h:lease", "b:1", "PX", "10000"],
-        &["SET", "d:engines:x@x", "h", "PX", "10000"],
-        &["ZADD", "d:alive", "1", "h"],
-        &["SADD", "d:containers", id],
-        &[
-            "HSET",
-            &container,
-            "id",
-            id,
-            "host",
-            "h",
-            "name",
-            "/a",
-            "config_image",
-            image,
-            "state_status",
-            "running",
-            "state_startedat",
-            "x",
-        ],
-        &["SET", &format!("{container}:json"), &json, "EX", "360"],
-        &["SADD", "d:images", image],
-        &["SADD", "d:images:busybox:latest:hosts", "h"],
-        &["SADD", "d:images:busybox:latest:containers", id],
-        &["XADD", "d:events", "*", "host", "h"],
-        &["SET", "another", "prefix"],
+/// An engine with one container, and what an agent would make of its inspect.
+fn one_container() -> (Engine, Value) {
+    let engine = Engine::listen(&Place::Tcp("127.0.0.1:0".into())).unwrap();
+    let id = engine.run(Spec::named("a").health_check());
+    let mut json = get(engine.place(), &format!("/containers/{id}/json")).json();
+    json.as_object_mut().unwrap().remove("ExecIDs");
+    json["State"]["Health"]
+        .as_object_mut()
+        .unwrap()
+        .remove("Log");
+    (engine, json)
+}
+
+/// Writes what an agent would have to write for one host with this container.
+fn write_one_host(redis: &Redis, json: &Value) {
+    let text = |path: &str| json.pointer(path).and_then(Value::as_str).unwrap();
+    let (id, image) = (text("/Id"), text("/Config/Image"));
+    let (status, started) = (text("/State/Status"), text("/State/StartedAt"));
+    let json = json.to_string();
+    redis.query::<()>(&["SET", &format!("d:containers:{id}:json"), &json]);
+    let lines = [
+        "SADD d:hosts h".to_owned(),
+        "HSET d:hosts:h containers_running 1 docker_version x last_update 1 update_interval 120 status up".to_owned(),
+        "HSET d:hosts:h docker_url x engine_id x api_version x os x kernel x architecture x agent_version x".to_owned(),
+        format!("SADD d:hosts:h:containers {id}"),
+        format!("HSET d:hosts:h:names a {id}"),
+        format!("HSET d:hosts:h:manifest {id} {image}"),
+        "SET d:hosts:h:lease b:1 PX 10000".to_owned(),
+        "SET d:engines:x@x h PX 10000".to_owned(),
+        "ZADD d:alive 1 h".to_owned(),
+        format!("SADD d:containers {id}"),
+        format!("HSET d:containers:{id} id {id} host h name /a config_image {image}"),
+        format!("HSET d:containers:{id} state_status {status} state_startedat {started}"),
+        format!("SADD d:images {image}"),
+        format!("SADD d:images:{image}:hosts h"),
+        format!("SADD d:images:{image}:containers {id}"),
+        "XADD d:events * host h".to_owned(),
+        "SET another prefix".to_owned(),
     ];
-    for command in commands {
-        redis.query::<redis::Value>(command);
-    }
+    lines.iter().for_each(|line| write(redis, line));
     for key in redis.keys("d:") {
         if key != "d:events" && key != "d:alive" && redis.query::<i64>(&["TTL", &key]) < 0 {
-            redis.query::<()>(&["EXPIRE", &key, "360"]);
+            write(redis, &format!("EXPIRE {key} 360"));
         }
     }
+}
+
+fn write(redis: &Redis, line: &str) {
+    redis.query::<redis::Value>(&line.split(' ').collect::<Vec<_>>());
 }
 
 #[test]
 fn the_oracle_passes_what_is_right_and_names_each_thing_that_is_wrong() {
     need!(redis);
     let redis = Redis::start();
-    let id = "ab".repeat(32);
-    let hosts = [Host::up("h", BTreeSet::from([id.clone()]))];
-    write_one_host(&redis, &id);
+    let (engine, json) = one_container();
+    let hosts = [Host::up("h", engine.running()).at(engine.place())];
+    write_one_host(&redis, &json);
     assert_eq!(oracle::check(&redis, "d", &hosts), Ok(()));
-    // One whole state, spoilt in one place at a time.
-    let container = format!("d:containers:{id}");
-    let json = format!("{container}:json");
-    let spoilt: [(&[&str], &str); 19] = [
-        (&["SADD", "d:containers", "ghost"], "d:containers: found"),
+    // One whole state, spoilt in one place at a time; CID stands for the container's id.
+    let spoilt = [
+        ("SADD d:containers ghost", "d:containers: found"),
         (
-            &["SREM", "d:hosts:h:containers", &id],
+            "SREM d:hosts:h:containers CID",
             "d:hosts:h:containers: found",
         ),
-        (&["SADD", "d:hosts", "dead"], "d:hosts: found"),
+        ("SADD d:hosts dead", "d:hosts: found"),
+        ("HSET d:hosts:h containers_running 2", "containers_running"),
+        ("HSET d:hosts:h status down", "status"),
+        ("HDEL d:hosts:h kernel", "has no field kernel"),
+        ("HSET d:hosts:h:names old CID", "d:hosts:h:names: found"),
+        ("HDEL d:hosts:h:manifest CID", "d:hosts:h:manifest: found"),
+        ("SADD d:hosts:h:stopped CID", "d:hosts:h:stopped: found"),
+        ("DEL d:hosts:h:lease", "d:hosts:h:lease is not there"),
+        ("DEL d:engines:x@x", "engines: reported under"),
+        ("HSET d:containers:CID host other", "host: found"),
+        ("HSET d:containers:CID state_status exited", "state_status"),
+        ("HSET d:containers:CID execids []", "execids"),
+        ("PERSIST d:containers:CID", "has no TTL"),
+        ("EXPIRE d:containers:CID:json 4000", "lives"),
+        ("SET d:containers:CID:json { EX 10", "Id: found"),
+        ("SADD d:images gone", "d:images: found"),
         (
-            &["HSET", "d:hosts:h", "containers_running", "2"],
-            "containers_running",
-        ),
-        (&["HSET", "d:hosts:h", "status", "down"], "status"),
-        (&["HDEL", "d:hosts:h", "kernel"], "has no field kernel"),
-        (
-            &["HSET", "d:hosts:h:names", "old", &id],
-            "d:hosts:h:names: found",
-        ),
-        (
-            &["HDEL", "d:hosts:h:manifest", &id],
-            "d:hosts:h:manifest: found",
-        ),
-        (&["DEL", "d:hosts:h:lease"], "d:hosts:h:lease is not there"),
-        (&["HSET", &container, "host", "other"], "host: found"),
-        (
-            &["HSET", &container, "state_status", "exited"],
-            "state_status",
-        ),
-        (&["HSET", &container, "execids", "[]"], "execids"),
-        (&["PERSIST", &container], "has no TTL"),
-        (&["EXPIRE", &json, "4000"], "lives"),
-        (&["SET", &json, "{", "EX", "10"], "Id: found"),
-        (&["SADD", "d:images", "gone"], "d:images: found"),
-        (
-            &["SADD", "d:images:gone:hosts", "h"],
+            "SADD d:images:gone:hosts h",
             "d:images:gone:hosts should not be there",
         ),
         (
-            &["SET", "d:surprise", "1"],
-            "d:surprise should not be there",
+            "SET d:containers:ghost x",
+            "d:containers:ghost should not be there",
         ),
-        (&["DEL", "d:alive"], "d:alive: found"),
+        ("SET d:surprise 1", "d:surprise should not be there"),
+        ("DEL d:alive", "d:alive: found"),
+        ("DEL d:containers", "d:containers: found"),
     ];
-    for (command, wanted) in spoilt {
+    for (line, wanted) in spoilt {
         redis.flush();
-        write_one_host(&redis, &id);
-        redis.query::<redis::Value>(command);
+        write_one_host(&redis, &json);
+        write(&redis, &line.replace("CID", json["Id"].as_str().unwrap()));
         let said = oracle::check(&redis, "d", &hosts).unwrap_err();
-        assert!(said.contains(wanted), "{command:?} led to: {said}");
+        assert!(said.contains(wanted), "{line} led to: {said}");
     }
+    // A change that the agent missed.
+    redis.flush();
+    write_one_host(&redis, &json);
+    engine.rename(json["Id"].as_str().unwrap(), "b");
+    let said = oracle::check(&redis, "d", &hosts).unwrap_err();
+    assert!(
+        said.contains("Name and the engine's: found String(\"/a\")"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -341,4 +319,46 @@ fn a_wait_ends_at_its_deadline_and_tells_what_was_so() {
         message.contains("until pigs fly") && message.contains("no wings"),
         "{message}"
     );
+}
+
+#[test]
+fn a_program_is_watched_signalled_and_ended() {
+    let mut program = Process::start(Command::new("sh").args([
+        "-c",
+        "trap 'echo told >&2; exit 3' TERM; echo begun; while :; do sleep 0.05; done",
+    ]));
+    program.wait_log("begun\n", seconds(5));
+    assert!(program.exited().is_none());
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait_exit(seconds(5)).code(), Some(3));
+    program.wait_log("told\n", seconds(5));
+    let missing = catch_unwind(AssertUnwindSafe(|| {
+        program.wait_log("never", Duration::ZERO)
+    }));
+    let message = *missing.unwrap_err().downcast::<String>().unwrap();
+    assert!(
+        message.contains("`never`") && message.contains("begun"),
+        "{message}"
+    );
+}
+
+#[test]
+fn recordings_of_every_engine_are_there() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/docker");
+    for version in ["20.10.24", "26.1.5", "28.5.2", "podman/4.3.1"] {
+        let events = std::fs::read_to_string(folder.join(version).join("events.jsonl")).unwrap();
+        for action in [
+            "create",
+            "start",
+            "die",
+            "rename",
+            "pause",
+            "unpause",
+            "kill",
+            "health_status",
+        ] {
+            let told = events.contains(&format!(r#""Action":"{action}"#));
+            assert!(told, "{version} tells no {action}");
+        }
+    }
 }

@@ -4,12 +4,26 @@
 mod engine;
 
 mod cache;
+mod cli;
 mod fake_engine;
+mod faults;
+mod faults_engine;
+mod faults_kills;
+mod faults_load;
+mod faults_refusals;
+mod faults_setting;
+mod faults_store;
+mod faults_stream;
 mod filter;
+mod handlers;
 mod healing;
 mod hosts;
 mod kit;
 mod kit_itself;
 mod lifetimes;
+mod process;
+mod readme;
+mod recordings;
 mod session;
 mod streams;
+mod tidy;

@@ -1,3 +1,5 @@
+//! The configuration, built from words, variables and files that no machine has.
+
 use std::os::unix::ffi::OsStringExt;
 
 use super::super::{CachePlace, LogFormat};

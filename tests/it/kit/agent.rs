@@ -26,9 +26,13 @@ impl Agent {
     /// Starts it with variables as well.
     pub fn start_with<S: AsRef<OsStr>>(args: &[S], variables: &[(&str, &str)]) -> Agent {
         let mut command = Agent::command();
-        command.args(args).envs(variables.iter().copied());
+        Agent::spawn(command.args(args).envs(variables.iter().copied()))
+    }
+
+    /// Starts what [`Agent::command`] began, or the program under another name.
+    pub fn spawn(command: &mut Command) -> Agent {
         Agent {
-            process: Process::start(&mut command),
+            process: Process::start(command),
         }
     }
 
@@ -84,6 +88,12 @@ impl Agent {
     #[track_caller]
     pub fn wait_log(&self, wanted: &str, limit: Duration) {
         self.process.wait_log(wanted, limit);
+    }
+
+    /// Waits for a text in its log behind the first so many bytes.
+    #[track_caller]
+    pub fn wait_log_from(&self, from: usize, wanted: &str, limit: Duration) {
+        self.process.wait_log_from(from, wanted, limit);
     }
 
     /// Sends it a signal.

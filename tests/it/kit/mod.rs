@@ -17,6 +17,7 @@ pub mod oracle;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod scene;
 pub mod stage;
 
 use std::path::{Path, PathBuf};

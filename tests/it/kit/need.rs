@@ -81,7 +81,7 @@ fn met(met: bool, why: &str) -> bool {
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|set| set == value);
     assert!(
         !is("CI", "true") && !is("DOCKER_CACHE_TESTS", "required"),
-        "this test must run here, but there is {why}"
+        "this test must run here, but: {why}"
     );
     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
     let current = std::thread::current();

@@ -26,7 +26,7 @@ pub struct Proxy {
 }
 
 struct Shared {
-    target: Place,
+    target: Mutex<Place>,
     state: Mutex<State>,
     changed: Condvar,
     conns: Mutex<HashMap<u64, Conn>>,
@@ -117,15 +117,16 @@ impl Proxy {
         self.shared.state().accepted
     }
 
+    /// From now on new connections lead to another server.
+    pub fn lead_to(&self, target: &str) {
+        *self.shared.target() = place_of(target);
+    }
+
     fn start(place: &Place, target: &str, folder: TempDir) -> Proxy {
-        let target = target
-            .replace("redis+unix://", "unix://")
-            .replace("redis://", "tcp://");
-        let target = Place::parse(&target).unwrap_or_else(|| panic!("no place: `{target}`"));
         let (listener, place) = Listener::bind(place)
             .unwrap_or_else(|error| panic!("failed to listen at `{}`: {error}", place.url()));
         let shared = Arc::new(Shared {
-            target,
+            target: Mutex::new(place_of(target)),
             state: Mutex::default(),
             changed: Condvar::new(),
             conns: Mutex::default(),
@@ -172,11 +173,23 @@ impl Shared {
     fn conns(&self) -> MutexGuard<'_, HashMap<u64, Conn>> {
         self.conns.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn target(&self) -> MutexGuard<'_, Place> {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[track_caller]
+fn place_of(target: &str) -> Place {
+    let target = target
+        .replace("redis+unix://", "unix://")
+        .replace("redis://", "tcp://");
+    Place::parse(&target).unwrap_or_else(|| panic!("no place: `{target}`"))
 }
 
 /// Connects a client with the server by two pumps.
 fn join(shared: &Arc<Shared>, client: Conn, number: u64) -> io::Result<()> {
-    let server = shared.target.connect()?;
+    let server = shared.target().connect()?;
     let ways = [
         (Way::Requests, client.try_clone()?, server.try_clone()?),
         (Way::Replies, server.try_clone()?, client.try_clone()?),

@@ -1,0 +1,260 @@
+//! Which parts of an inspect are secrets, and what stands in their place.
+//!
+//! All of it works on JSON as text, without taking apart what holds no secret.
+
+use std::borrow::Cow;
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use super::json::{Cuts, next_string, quoted, unquoted};
+
+/// What stands in place of a secret.
+pub const MASK: &str = "***";
+
+/// The patterns of names whose values are secrets, unless the user gives others; letters match in either case.
+pub const DEFAULT_SECRETS: &[&str] = &[
+    "*PASSWORD*",
+    "*PASSWD*",
+    "*PASSPHRASE*",
+    "*SECRET*",
+    "*TOKEN*",
+    "*CREDENTIAL*",
+    "*[._-]KEY",
+    "*APIKEY*",
+    "*[._-]PASS",
+    "*[._-]PWD",
+    // Traefik's users stand in labels, with the digests of their passwords.
+    "*BASICAUTH.USERS",
+    "*DIGESTAUTH.USERS",
+];
+
+/// Knows which values are secrets, by the names they go by.
+#[derive(Clone, Debug)]
+pub struct Masker {
+    secrets: GlobSet,
+}
+
+impl Masker {
+    /// Reads patterns (globs, without regard to case). With none at all nothing is masked, passwords in URLs neither. The error is one line for
+    /// each pattern that is none.
+    pub fn new(patterns: &[String]) -> Result<Masker, String> {
+        let mut secrets = GlobSetBuilder::new();
+        let mut faults = Vec::new();
+        for pattern in patterns {
+            match GlobBuilder::new(pattern).case_insensitive(true).build() {
+                Ok(glob) => {
+                    secrets.add(glob);
+                }
+                Err(cause) => faults.push(format!(
+                    "failed to read pattern `{pattern}`: {}",
+                    cause.kind()
+                )),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults.join("\n"));
+        }
+        let secrets = secrets
+            .build()
+            .map_err(|cause| format!("failed to build the patterns of secrets: {cause}"))?;
+        Ok(Masker { secrets })
+    }
+
+    /// No value goes by any name as a secret, and URLs may keep their passwords.
+    pub(super) fn is_off(&self) -> bool {
+        self.secrets.is_empty()
+    }
+
+    /// Is what goes by this name a secret?
+    fn is_secret(&self, name: &str) -> bool {
+        self.secrets.is_match(name)
+    }
+
+    /// `["NAME=value", …]` with the secret values masked.
+    pub(super) fn pairs<'a>(&self, raw: &'a str) -> Cow<'a, str> {
+        let mut cuts = Cuts::new(raw);
+        let mut at = 0;
+        while let Some((open, close)) = next_string(raw, at) {
+            at = close;
+            let pair = unquoted(&raw[open..close]);
+            if let Some((name, value)) = pair.split_once('=')
+                && !value.is_empty()
+                && self.is_secret(name)
+            {
+                cuts.replace(open, close, &quoted(&format!("{name}={MASK}")));
+            }
+        }
+        cuts.done()
+    }
+
+    /// An object, of any depth, with the texts masked that stand under a secret's name.
+    pub(super) fn members<'a>(&self, raw: &'a str) -> Cow<'a, str> {
+        let mut cuts = Cuts::new(raw);
+        let mut at = 0;
+        while let Some((open, close)) = next_string(raw, at) {
+            at = close;
+            // The text is compact: a name is a string with a colon behind it, and its value comes at once.
+            if raw.get(close..close + 2) != Some(":\"") {
+                continue;
+            }
+            let Some((from, to)) = next_string(raw, close) else {
+                break;
+            };
+            at = to;
+            if to - from > 2 && self.is_secret(&unquoted(&raw[open..close])) {
+                cuts.replace(from, to, &quoted(MASK));
+            }
+        }
+        cuts.done()
+    }
+}
+
+/// Masks the password of each `scheme://user:password@host` in a JSON text.
+///
+/// The user's part ends at the last `@` before the path. Some passwords hold a `/`, `?` or `#` that should have been escaped: they give
+/// themselves away by what follows the colon being no port, and then the last `@` of the whole word counts.
+pub(super) fn without_url_passwords(text: &str) -> Cow<'_, str> {
+    let mut cuts = Cuts::new(text);
+    let mut at = 0;
+    while let Some(found) = text[at..].find("://") {
+        let from = at + found + 3;
+        let word = &text[from..from + url_length(&text[from..])];
+        at = from;
+        let authority = word.find(['/', '?', '#']).map_or(word, |end| &word[..end]);
+        let port = authority.split_once(':').map_or("", |(_, port)| port);
+        let user_end = authority.rfind('@').or_else(|| {
+            let odd = !authority.starts_with('[') && port.bytes().any(|b| !b.is_ascii_digit());
+            odd.then(|| word.rfind('@')).flatten()
+        });
+        let Some(user_end) = user_end else { continue };
+        if let Some(colon) = word[..user_end].find(':')
+            && colon + 1 < user_end
+        {
+            cuts.replace(from + colon + 1, from + user_end, MASK);
+        }
+        at = from + user_end;
+    }
+    cuts.done()
+}
+
+/// How far a URL may reach in a JSON text: to white space, a quotation mark, a bracket that is none of its own, or an escape that stands for one
+/// of these.
+fn url_length(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'\\' => match bytes.get(at + 1) {
+                Some(b'\\') => at += 2,
+                // Go writes `&`, `<` and `>` so.
+                Some(b'u') if text.get(at + 2..at + 6).is_some() => at += 6,
+                _ => break,
+            },
+            b'"' | b'\'' | b'`' | b'<' | b'>' | 0..=b' ' => break,
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn masker() -> Masker {
+        let patterns = DEFAULT_SECRETS.iter().map(|pattern| pattern.to_string());
+        Masker::new(&patterns.collect::<Vec<_>>()).expect("the patterns are sound")
+    }
+
+    #[test]
+    fn names_of_secrets_are_known_in_any_spelling() {
+        let masker = masker();
+        for name in [
+            "MYSQL_ROOT_PASSWORD",
+            "password",
+            "DbPasswd",
+            "AWS_SECRET_ACCESS_KEY",
+            "api-key",
+            "apikey",
+            "ssl.key",
+            "GITHUB_TOKEN",
+            "splunk-token",
+            "SMTP_PASS",
+            "MYSQL_PWD",
+            "CREDENTIALS_FILE",
+            "traefik.http.middlewares.a.basicauth.users",
+        ] {
+            assert!(masker.is_secret(name), "{name}");
+        }
+        for name in [
+            "PATH",
+            "PWD",
+            "KEYMAP",
+            "MONKEY",
+            "COMPASS",
+            "maintainer",
+            "AUTHOR",
+            "",
+        ] {
+            assert!(!masker.is_secret(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_patterns_are_all_named() {
+        let patterns = ["ok*", "[", "{a"].map(String::from);
+        let error = Masker::new(&patterns).unwrap_err();
+        let lines: Vec<_> = error.lines().collect();
+        assert!(
+            lines[0].starts_with("failed to read pattern `[`: "),
+            "{error}"
+        );
+        assert!(
+            lines[1].starts_with("failed to read pattern `{a`: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn passwords_in_urls_are_masked_and_nothing_else() {
+        for (text, masked) in [
+            ("redis://:pw@h", "redis://:***@h"),
+            ("a=amqp://u:p@ss@h/v b", "a=amqp://u:***@h/v b"),
+            (
+                "redis://:p1@h1,redis://:p2@h2",
+                "redis://:***@h1,redis://:***@h2",
+            ),
+            (
+                "mongodb://u:p@h1:1,h2:2/d?x=y@z",
+                "mongodb://u:***@h1:1,h2:2/d?x=y@z",
+            ),
+            ("amqp://u:p/w@h", "amqp://u:***@h"),
+            ("amqp://u:p#w?@h/x", "amqp://u:***@h/x"),
+            (r"http://u:p\u0026w@h", "http://u:***@h"),
+            (r"http://u:p\\w@h", "http://u:***@h"),
+            (r#"\"http://h\",\"a:b@c\""#, r#"\"http://h\",\"a:b@c\""#),
+            (r"http://h\na:b@c", r"http://h\na:b@c"),
+            ("http://h:80/a:b@c", "http://h:80/a:b@c"),
+            ("http://[::1]:80/a@c", "http://[::1]:80/a@c"),
+            ("http://h/a:b@c", "http://h/a:b@c"),
+            ("ssh://git@h:o/r", "ssh://git@h:o/r"),
+            ("http://u:@h", "http://u:@h"),
+            ("image@sha256:abc://", "image@sha256:abc://"),
+            ("http://ü:ä@ö", "http://ü:***@ö"),
+            ("u:p@h", "u:p@h"),
+        ] {
+            assert_eq!(without_url_passwords(text), masked, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn urls_of_any_sort_do_no_harm(text in "(://|[:@/?#\"\\\\u\\PC0a ]){0,20}") {
+            let quoted = serde_json::json!({"Id": &text, "Z": "z"}).to_string();
+            let masked = without_url_passwords(&quoted);
+            let read: serde_json::Value = serde_json::from_str(&masked).expect("it stays JSON");
+            prop_assert_eq!(&read["Z"], "z");
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! Faults of the event stream: cut, silent, with holes, told by a clock that jumps.
+
+use std::time::{Duration, Instant};
+
+use crate::engine::Engine;
+use crate::engine::containers::Spec;
+use crate::engine::events::{QUEUE, RING};
+use crate::kit::agent::Agent;
+use crate::kit::docker::Dockerd;
+use crate::kit::http::post;
+use crate::kit::need::need;
+use crate::kit::oracle::{self, Host};
+use crate::kit::proxy::Proxy;
+use crate::kit::scene::Scene;
+use crate::kit::{seconds, wait_until};
+
+/// What ends up right within a second or three does so within this on two busy processors.
+const SOON: Duration = Duration::from_secs(30);
+
+fn gaps_said(agent: &Agent) -> usize {
+    agent.log().matches("events may be missing").count()
+}
+
+/// Nobody reaches the engine, which goes on.
+fn cut_off(engine: &Engine) {
+    engine.refuse();
+    engine.cut_all();
+}
+
+/// Streams come and go; waits until this many more were opened than before.
+fn streams_later(engine: &Engine, count: u64) {
+    use crate::engine::Route;
+    let before = engine.requests(&Route::Events);
+    wait_until(seconds(60), "the stream is renewed", || {
+        engine.requests(&Route::Events) >= before + count
+    });
+}
+
+#[test]
+fn fault_1_a_stream_cut_at_every_byte_of_an_event_neither_takes_half_a_line_nor_loses_nor_doubles()
+{
+    need!(redis);
+    let scene = Scene::new();
+    // Each engine's stream is cut a few times, at other bytes than those of the others: one engine alone would wait longer after each cut.
+    const CUTS: usize = 4;
+    let size = chunk_size();
+    let count = size.div_ceil(CUTS) + 1;
+    let engines: Vec<(String, Engine)> = (0..count)
+        .map(|at| (format!("e{at}"), scene.engine(&format!("s{at}"))))
+        .collect();
+    let urls: Vec<String> = engines.iter().map(|(_, engine)| engine.url()).collect();
+    let named: Vec<(&str, &str)> = engines
+        .iter()
+        .zip(&urls)
+        .map(|((name, _), url)| (name.as_str(), url.as_str()))
+        .collect();
+    let ids: Vec<String> = engines
+        .iter()
+        .map(|(_, engine)| engine.run(Spec::named("c")))
+        .collect();
+    let agent = scene.watch(&named, &[]);
+    let all: Vec<(&str, &Engine)> = engines
+        .iter()
+        .map(|(name, one)| (name.as_str(), one))
+        .collect();
+    scene.settle(seconds(60), &all);
+
+    let mut wanted = Vec::new();
+    for (at, ((name, engine), id)) in engines.iter().zip(&ids).enumerate() {
+        engine.forget_events();
+        engine.slice(at % 7 == 0);
+        for cut in (0..CUTS)
+            .map(|turn| turn * count + at)
+            .filter(|cut| *cut <= size)
+        {
+            engine.cut_stream_after(cut);
+        }
+        engine.pause(id);
+        wanted.push(format!("{name} pause c inferred"));
+    }
+    wait_until(seconds(120), "all cuts were made", || {
+        engines.iter().all(|(_, engine)| engine.cuts_left() == 0)
+    });
+    let lines: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    scene.expect_runs(SOON, &lines);
+    for ((name, engine), id) in engines.iter().zip(&ids) {
+        engine.unpause(id);
+        wanted.push(format!("{name} unpause c"));
+    }
+    // Some streams may be between two cuts still: then that one is told late.
+    wait_until(SOON, "the handlers heard of the end too", || {
+        scene.runs().len() == wanted.len()
+    });
+    scene.settle(SOON, &all);
+    assert!(
+        scene.runs().values().all(|times| *times == 1),
+        "{:?}",
+        scene.runs()
+    );
+    assert_eq!(gaps_said(&agent), 0, "{}", agent.log());
+    println!(
+        "{} cuts of an event of {size} bytes, {count} engines",
+        size + 1
+    );
+}
+
+/// How many bytes a `pause` of a container `c` has on the wire.
+fn chunk_size() -> usize {
+    let engine = Engine::listen(&crate::engine::http::Place::Tcp("127.0.0.1:0".into()));
+    let engine = engine.unwrap_or_else(|error| panic!("failed to listen: {error}"));
+    let id = engine.run(Spec::named("c"));
+    let stream = crate::kit::http::Stream::open(engine.place(), "/v1.41/events");
+    wait_until(seconds(5), "the stream is subscribed", || {
+        engine.subscribers() == 1
+    });
+    engine.pause(&id);
+    let mut stream = stream;
+    let line = stream.line().unwrap_or_default();
+    format!("{:x}\r\n\r\n", line.len()).len() + line.len()
+}
+
+#[test]
+fn fault_2_a_stream_that_goes_silent_without_a_fin_is_noticed_in_time_resumed_and_counted() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let id = engine.run(Spec::named("a"));
+    let agent = scene.watch(&[("h", &engine.url())], &["--stream-max-age=2s"]);
+    scene.settle(SOON, &[("h", &engine)]);
+    // Just told something: its silence is young.
+    engine.rename(&id, "b");
+    scene.expect_runs(SOON, &["h rename b"]);
+    let began = Instant::now();
+    engine.silence_streams();
+    engine.pause(&id);
+    scene.expect_runs(seconds(60), &["h rename b", "h pause b inferred"]);
+    let took = began.elapsed();
+    println!("a silent stream of 2 s was noticed after {took:?}");
+    assert!(took < seconds(2 + 20 + 8), "{took:?}");
+    scene.settle(SOON, &[("h", &engine)]);
+    agent.wait_log("nothing came on the event stream", seconds(1));
+    scene.expect_number(SOON, "h", "reconnects", 1);
+    assert_eq!(scene.number("h", "gaps"), 0);
+}
+
+#[test]
+fn fault_3_more_events_than_the_engine_remembers_are_a_known_gap_and_handlers_get_the_differences()
+{
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let stays = engine.run(Spec::named("stays"));
+    let goes = engine.run(Spec::named("goes"));
+    let removed = engine.run(Spec::named("removed").auto_remove());
+    let again = engine.run(Spec::named("again"));
+    let agent = scene.watch(&[("h", &engine.url())], &[]);
+    scene.settle(SOON, &[("h", &engine)]);
+    engine.pause(&stays);
+    scene.expect_runs(SOON, &["h pause stays"]);
+
+    cut_off(&engine);
+    engine.stop(&goes);
+    engine.stop(&removed);
+    engine.restart_container(&again);
+    engine.run(Spec::named("comes"));
+    let passing = engine.run(Spec::named("passing").auto_remove());
+    engine.stop(&passing);
+    for _ in 0..RING + 44 {
+        engine.top(&stays);
+    }
+    let began = Instant::now();
+    engine.come_up().unwrap();
+    scene.expect_runs(
+        SOON,
+        &[
+            "h pause stays",
+            "h die goes inferred",
+            "h die removed inferred",
+            "h die again inferred",
+            "h start again inferred",
+            "h start comes inferred",
+        ],
+    );
+    println!(
+        "healed, and the differences told, after {:?}",
+        began.elapsed()
+    );
+    scene.settle(SOON, &[("h", &engine)]);
+    scene.expect_number(SOON, "h", "gaps", 1);
+    assert_eq!(gaps_said(&agent), 1, "{}", agent.log());
+}
+
+#[test]
+fn fault_3_a_real_engine_that_goes_on_unseen_for_more_events_than_it_remembers() {
+    need!(redis, dockerd);
+    let scene = Scene::new();
+    let dockerd = Dockerd::start();
+    let stays = dockerd.run("stays", &[], &[]);
+    let goes = dockerd.run("goes", &[], &[]);
+    let proxy = Proxy::unix(&dockerd.docker.url);
+    let agent = scene.watch(&[("h", &proxy.url())], &[]);
+    let place = dockerd.docker.place();
+    let settle = || {
+        oracle::settle(&scene.redis, "docker", SOON, || {
+            vec![Host::up("h", dockerd.docker.running()).at(&place)]
+        });
+    };
+    settle();
+    let prefix = &dockerd.docker.prefix;
+    let name = format!("{prefix}seen");
+    dockerd.docker.docker(&["rename", &stays, &name]);
+    let first = format!("h rename {name}");
+    scene.expect_runs(SOON, &[&first]);
+
+    proxy.refuse(true);
+    proxy.cut();
+    dockerd.docker.docker(&["stop", &goes]);
+    dockerd.run("comes", &[], &[]);
+    for number in 0..RING + 4 {
+        let path = format!("/containers/{stays}/rename?name={prefix}r{number}");
+        assert_eq!(post(&place, &path).status, 204);
+    }
+    proxy.refuse(false);
+    settle();
+    // What the engine still remembers is told late; what it does not is inferred from the difference.
+    let differences = [
+        first,
+        format!("h die {prefix}goes inferred"),
+        format!("h start {prefix}comes inferred"),
+    ];
+    wait_until(SOON, "the differences are told", || {
+        let runs = scene.runs();
+        differences.iter().all(|line| runs.get(line) == Some(&1))
+    });
+    settle();
+    let others = |run: &String| !run.starts_with("h rename");
+    assert_eq!(
+        scene.runs().into_keys().filter(others).collect::<Vec<_>>(),
+        differences[1..]
+    );
+    scene.expect_number(SOON, "h", "gaps", 1);
+    assert_eq!(gaps_said(&agent), 1, "{}", agent.log());
+}
+
+#[test]
+fn fault_4_fewer_events_than_the_engine_remembers_are_resumed_without_a_gap_each_once() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let a = engine.run(Spec::named("a"));
+    let b = engine.run(Spec::named("b"));
+    let agent = scene.watch(&[("h", &engine.url())], &[]);
+    scene.settle(SOON, &[("h", &engine)]);
+    engine.pause(&a);
+    scene.expect_runs(SOON, &["h pause a"]);
+
+    cut_off(&engine);
+    engine.unpause(&a);
+    engine.die(&b, 3);
+    let c = engine.run(Spec::named("c"));
+    for _ in 0..100 {
+        engine.top(&c);
+    }
+    engine.rename(&c, "d");
+    engine.come_up().unwrap();
+    let mut wanted = vec![
+        "h pause a",
+        "h unpause a inferred",
+        "h die b inferred",
+        "h start c inferred",
+        "h rename d inferred",
+    ];
+    scene.expect_runs(SOON, &wanted);
+    // Once more, at once: the same events stand in the replay again.
+    streams_cut(&engine);
+    engine.pause(&c);
+    wanted.push("h pause d");
+    scene.expect_runs(SOON, &wanted);
+    scene.settle(SOON, &[("h", &engine)]);
+    replay_judged();
+    assert_eq!(scene.number("h", "gaps"), 0);
+    assert_eq!(gaps_said(&agent), 0, "{}", agent.log());
+}
+
+/// Cuts what is open and waits until the agent is back.
+fn streams_cut(engine: &Engine) {
+    engine.cut_all();
+    streams_later(engine, 1);
+    wait_until(SOON, "the stream is subscribed again", || {
+        engine.subscribers() == 1
+    });
+}
+
+/// The replay of the last connect is judged 2 s after it; whatever there is to say of it was said by now.
+fn replay_judged() {
+    let until = Instant::now() + seconds(3);
+    wait_until(seconds(30), "the judgement is over", || {
+        Instant::now() > until
+    });
+}
+
+#[test]
+fn fault_5_an_event_dropped_while_we_listened_is_found_at_the_next_renewal_counted_and_healed() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let a = engine.run(Spec::named("a"));
+    let b = engine.run(Spec::named("b"));
+    let agent = scene.watch(&[("h", &engine.url())], &["--stream-max-age=2s"]);
+    scene.settle(SOON, &[("h", &engine)]);
+    engine.pause(&a);
+    scene.expect_runs(SOON, &["h pause a"]);
+
+    engine.drop_next_events(2);
+    engine.unpause(&a);
+    engine.rename(&b, "c");
+    engine.pause(&b);
+    let wanted = [
+        "h pause a",
+        "h unpause a inferred",
+        "h rename c inferred",
+        "h pause c",
+    ];
+    scene.expect_runs(SOON, &wanted);
+    scene.settle(SOON, &[("h", &engine)]);
+    scene.expect_number(SOON, "h", "gaps", 1);
+    streams_later(&engine, 3);
+    assert_eq!(
+        scene.number("h", "gaps"),
+        1,
+        "what was found once is not found again"
+    );
+    assert_eq!(gaps_said(&agent), 1, "{}", agent.log());
+    scene.expect_runs(SOON, &wanted);
+}
+
+#[test]
+fn fault_5_a_frozen_reader_loses_events_and_finds_them_at_the_next_renewal() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let a = engine.run(Spec::named("a"));
+    let b = engine.run(Spec::named("b"));
+    // Frozen for less than its leases live.
+    let mut agent = scene.watch(&[("h", &engine.url())], &["--stream-max-age=4s"]);
+    scene.settle(SOON, &[("h", &engine)]);
+    streams_later(&engine, 1);
+    wait_until(SOON, "the stream is subscribed", || {
+        engine.subscribers() == 1
+    });
+    agent.freeze();
+    let mut told = 0;
+    while engine.events_dropped() == 0 {
+        engine.top(&a);
+        told += 1;
+        assert!(told < 20 * QUEUE, "no event was dropped");
+    }
+    engine.pause(&a);
+    engine.stop(&b);
+    println!("{told} events until the first was dropped");
+    agent.thaw();
+    scene.expect_runs(SOON, &["h pause a inferred", "h die b inferred"]);
+    scene.settle(SOON, &[("h", &engine)]);
+    wait_until(SOON, "the gap is counted", || {
+        scene.number("h", "gaps") >= 1
+    });
+    assert_eq!(gaps_said(&agent), 1, "{}", agent.log());
+}
+
+#[test]
+fn fault_11_an_engine_whose_clock_steps_back_an_hour_loses_nothing_and_replays_nothing_for_ever() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let a = engine.run(Spec::named("a"));
+    let agent = scene.watch(&[("h", &engine.url())], &["--stream-max-age=4s"]);
+    scene.settle(SOON, &[("h", &engine)]);
+    engine.pause(&a);
+    let mut wanted = vec!["h pause a".to_owned()];
+    let expect = |wanted: &[String]| {
+        let lines: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        scene.expect_runs(SOON, &lines);
+    };
+    expect(&wanted);
+    // Back, forward again, back again: while it listens, and while it does not.
+    for (turn, ms) in [-3_600_000, 0, -3_600_000].into_iter().enumerate() {
+        replay_judged();
+        engine.clock_offset(ms);
+        engine.rename(&a, &format!("live{turn}"));
+        wanted.push(format!("h rename live{turn}"));
+        expect(&wanted);
+        streams_later(&engine, 2);
+        cut_off(&engine);
+        engine.rename(&a, &format!("away{turn}"));
+        engine.come_up().unwrap();
+        wanted.push(format!("h rename away{turn} inferred"));
+        expect(&wanted);
+        cut_off(&engine);
+        engine.clock_offset(ms - 1_800_000);
+        engine.rename(&a, &format!("both{turn}"));
+        engine.come_up().unwrap();
+        wanted.push(format!("h rename both{turn} inferred"));
+        expect(&wanted);
+    }
+    scene.settle(SOON, &[("h", &engine)]);
+    streams_later(&engine, 2);
+    expect(&wanted);
+    let log = agent.log();
+    println!("gaps said: {}", gaps_said(&agent));
+    assert!(log.lines().count() < 100, "{log}");
+}
+
+#[test]
+fn fault_11_a_clock_of_ours_that_is_an_hour_off_changes_nothing() {
+    need!(redis);
+    let scene = Scene::new();
+    // The engines' clocks are an hour before and behind ours, which is the same.
+    let (fast, slow) = (scene.engine("f"), scene.engine("s"));
+    fast.clock_offset(3_600_000);
+    slow.clock_offset(-3_600_000);
+    let engines = [("fast", &fast), ("slow", &slow)];
+    let ids = engines.map(|(_, engine)| engine.run(Spec::named("a")));
+    let agent = scene.watch(
+        &[("fast", &fast.url()), ("slow", &slow.url())],
+        &["--stream-max-age=4s"],
+    );
+    scene.settle(SOON, &engines);
+    for ((_, engine), id) in engines.iter().zip(&ids) {
+        engine.pause(id);
+        streams_later(engine, 2);
+        cut_off(engine);
+        engine.unpause(id);
+        engine.come_up().unwrap();
+    }
+    let wanted = [
+        "fast pause a",
+        "slow pause a",
+        "fast unpause a inferred",
+        "slow unpause a inferred",
+    ];
+    scene.expect_runs(SOON, &wanted);
+    scene.settle(SOON, &engines);
+    streams_later(&fast, 2);
+    scene.expect_runs(SOON, &wanted);
+    assert_eq!(gaps_said(&agent), 0, "{}", agent.log());
+}
