@@ -238,6 +238,9 @@ impl Core {
                     },
                 );
                 self.outbox(share.host, Outbox::discard);
+                if self.sites[share.host.at()].engine.waits_for_store() {
+                    self.go_on(now, share.host);
+                }
             }
             if !share.stamp {
                 continue;
