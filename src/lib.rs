@@ -74,3 +74,6 @@ pub mod logging;
 pub mod notify;
 
 pub mod agent;
+
+#[cfg(test)]
+mod corpus;

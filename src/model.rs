@@ -159,7 +159,9 @@ impl Event {
             && (self.verb().starts_with("exec_")
                 || matches!(
                     self.verb(),
-                    "top"
+                    // Podman says `exec` for Docker's `exec_start`.
+                    "exec"
+                        | "top"
                         | "attach"
                         | "detach"
                         | "resize"
@@ -302,6 +304,8 @@ pub enum Exit {
     Cancelled,
     /// It never ran: why.
     NotStarted(String),
+    /// Nobody knows: the agent that ran it ended before it did.
+    CutOff,
 }
 
 impl Exit {
@@ -313,6 +317,7 @@ impl Exit {
             Exit::TimedOut => "timeout".to_owned(),
             Exit::Cancelled => "cancelled".to_owned(),
             Exit::NotStarted(_) => "not started".to_owned(),
+            Exit::CutOff => "cut off".to_owned(),
         }
     }
 }
@@ -325,6 +330,7 @@ impl fmt::Display for Exit {
             Exit::TimedOut => f.write_str("timed out and was killed"),
             Exit::Cancelled => f.write_str("was ended because the agent stops"),
             Exit::NotStarted(why) => write!(f, "could not be started: {why}"),
+            Exit::CutOff => f.write_str("was cut off when the last agent ended"),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::store::FoundRun;
 const ASK: usize = 32;
 
 /// How long an event may lag behind the state that it led to, before it counts as lost.
-const SETTLE: Time = Time::from_secs(2);
+pub const SETTLE: Time = Time::from_secs(2);
 
 /// dockerd closes its streams when it stops, and the next connect may start it again through its socket unit.
 const AFTER_CLOSE: Time = Time::from_secs(2);
@@ -355,6 +355,13 @@ impl Engine {
     /// What was said of containers lately, also of those that are gone.
     pub fn known(&self) -> &Known {
         &self.known
+    }
+
+    /// The newest change of a container that an event told of.
+    pub fn revision(&self, id: &ContainerId) -> u64 {
+        self.containers
+            .get(id)
+            .map_or(u64::MAX, |container| container.revision)
     }
 
     /// Is this container to be reported? One whose first inspect has not come back may be.

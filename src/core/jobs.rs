@@ -268,6 +268,12 @@ impl Jobs {
         self.running.len()
     }
 
+    /// The commands of one engine that run, oldest first.
+    pub fn running_of(&self, engine: EngineIndex) -> impl Iterator<Item = &Waiting> {
+        let jobs = self.running.values().map(|(_, job)| job);
+        jobs.filter(move |job| job.engine == engine)
+    }
+
     /// How many jobs wait.
     pub fn waiting(&self) -> usize {
         self.queues.iter().map(|queue| queue.waiting).sum()

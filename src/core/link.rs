@@ -46,6 +46,8 @@ pub struct Link {
     busy: Option<StoreRequest>,
     open: bool,
     open_at: Time,
+    /// When it connected after something other than the connecting had failed: until it has served for a while, that may fail again.
+    on_trial: Option<Time>,
     backoff: Backoff,
     tenancy: Vec<Tenancy>,
     beat_at: Time,
@@ -57,6 +59,8 @@ pub struct Link {
     flights: VecDeque<Flight>,
     /// The leases are given back, and nothing else is asked any more.
     leaving: bool,
+    /// Where it answered last.
+    pub address: String,
     /// Why the store does not answer; empty when it does.
     pub error: String,
     /// What was logged of that.
@@ -74,6 +78,7 @@ impl Link {
             busy: None,
             open: false,
             open_at: Time::ZERO,
+            on_trial: None,
             backoff: Backoff::new(Time::from_millis(100), Time::from_secs(1)),
             tenancy: vec![Tenancy::Wanted(Time::ZERO); hosts],
             beat_at: Time::ZERO,
@@ -83,6 +88,7 @@ impl Link {
             audits: BTreeSet::new(),
             flights: VecDeque::new(),
             leaving: false,
+            address: String::new(),
             error: String::new(),
             complaints: Complaints::default(),
             errors: 0,
@@ -189,13 +195,25 @@ impl Link {
     pub fn opened(&mut self, now: Time) {
         self.open = true;
         self.beat_at = now;
-        self.complaints.clear();
-        self.backoff.reset();
+        self.on_trial = self.on_trial.map(|_| now);
+    }
+
+    /// It has just answered: is all well again since it failed last? Where connecting works and the rest is refused, delays go on growing, and what was
+    /// said is not said again.
+    pub fn is_well(&mut self, now: Time) -> bool {
+        let well = self.open && self.on_trial.is_none_or(|since| since + BEAT <= now);
+        if well {
+            self.on_trial = None;
+            self.complaints.clear();
+            self.backoff.reset();
+        }
+        well
     }
 
     /// The connection is gone; what had been asked is asked again.
     pub fn failed(&mut self, now: Time, asked: Option<StoreRequest>, random: &mut Random) {
         self.open = false;
+        self.on_trial = (asked != Some(StoreRequest::Open)).then_some(now);
         self.errors += 1;
         self.open_at = now + self.backoff.next(random);
         if let Some(StoreRequest::Audit(host)) = asked {
@@ -262,7 +280,10 @@ impl Link {
         }
         if self.sweep_at <= now {
             self.sweep_at = now + self.sweep_every;
-            return Some(StoreRequest::Sweep);
+            // Who writes no host has no business in the shared sets.
+            if !self.ours().is_empty() {
+                return Some(StoreRequest::Sweep);
+            }
         }
         let flight = build()?;
         let batch = flight.batch.clone();

@@ -14,6 +14,7 @@ pub mod link;
 pub mod message;
 pub mod outbox;
 pub mod rules;
+mod selfcheck;
 mod store;
 mod tell;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use jobs::{Added, Hold, Jobs};
 use link::{Link, Tenancy};
 use outbox::{Outbox, Wanted};
 use rules::{Rules, Subject};
+use selfcheck::Selfcheck;
 
 pub use message::{
     Effect, Generation, Input, Inspected, Level, Since, StoreReply, StoreRequest, StreamEnd,
@@ -79,6 +81,8 @@ pub struct CacheSettings {
     pub all: bool,
     /// Lists are filtered.
     pub filtered: bool,
+    /// Compare with what the events told, and read every document back.
+    pub selfcheck: bool,
     /// How long the containers of an engine that is down stay.
     pub forget_after: Time,
 }
@@ -100,6 +104,7 @@ struct Site {
     /// When the day of the shared sets was last renewed.
     shared_at: Time,
     resume_ns: Option<i64>,
+    selfcheck: Option<Selfcheck>,
     /// Another engine took the place of the one that was watched at first.
     replaced: bool,
     /// The round whose end waits to be written.
@@ -166,6 +171,9 @@ impl Core {
                     turn: 0,
                     shared_at: Time::ZERO,
                     resume_ns: None,
+                    selfcheck: cache
+                        .filter(|cache| cache.selfcheck)
+                        .map(|_| Selfcheck::default()),
                     replaced: false,
                     closing: None,
                     unchecked: false,
@@ -264,9 +272,10 @@ impl Core {
                 self.follow(now, index, out, effects);
             }
             self.forget_lost_engines(now, effects);
+            self.tell_doubts(now, effects);
         }
         while let Some(job) = self.jobs.start(now) {
-            // A successor is not to run it again.
+            // The store is told what runs: should we crash, our successor runs it no second time, and knows that it was cut off.
             self.writable.insert(job.engine);
             effects.push(Effect::Run(Box::new(self.job(job))));
         }
@@ -279,7 +288,11 @@ impl Core {
     pub fn deadline(&self) -> Option<Time> {
         let engines = self.sites.iter().filter_map(|site| {
             let forget = self.forget_at(site);
-            [site.engine.deadline(), forget].into_iter().flatten().min()
+            let check = site.selfcheck.as_ref().and_then(Selfcheck::deadline);
+            [site.engine.deadline(), forget, check]
+                .into_iter()
+                .flatten()
+                .min()
         });
         let start = self
             .start_at
@@ -333,7 +346,7 @@ impl Core {
                 }
                 Outcome::Effect(effect) => effects.push(effect),
                 Outcome::State(id, document, revision) => {
-                    self.state(index, id, document, revision);
+                    self.state(now, index, id, document, revision);
                 }
                 Outcome::Event {
                     event,
@@ -350,7 +363,7 @@ impl Core {
                 }
                 Outcome::Up => self.up(now, index, effects),
                 Outcome::Down => self.down(now, index),
-                Outcome::Replaced => self.replaced(index, effects),
+                Outcome::Replaced => self.replaced(now, index, effects),
                 Outcome::Unreachable => self.close(now, index, false),
                 Outcome::Looked => self.looked(now, index),
                 Outcome::Repaired => self.close(now, index, true),
@@ -361,6 +374,7 @@ impl Core {
     /// A container is so.
     fn state(
         &mut self,
+        now: Time,
         index: EngineIndex,
         id: model::ContainerId,
         document: Option<Arc<model::Document>>,
@@ -375,6 +389,11 @@ impl Core {
         }
         if matches!(link.tenancy(index), Tenancy::Held(..) | Tenancy::Off) {
             return;
+        }
+        let site = &mut self.sites[index.at()];
+        if let Some(check) = &mut site.selfcheck {
+            let gaps = site.engine.counters().gaps;
+            check.saw(now, &id, document.as_ref(), revision, gaps);
         }
         let wanted = self.outbox(index, |outbox| outbox.want(&id, document, revision));
         let Some(link) = &mut self.link else {
@@ -513,7 +532,7 @@ impl Core {
     }
 
     /// Another engine answers: nothing of the old one may stand beside what the new one has.
-    fn replaced(&mut self, index: EngineIndex, effects: &mut Vec<Effect>) {
+    fn replaced(&mut self, now: Time, index: EngineIndex, effects: &mut Vec<Effect>) {
         self.status_stale = true;
         let site = &mut self.sites[index.at()];
         site.replaced = true;
@@ -527,7 +546,7 @@ impl Core {
         let outbox = &site.outbox;
         let old: Vec<_> = outbox.known().chain(outbox.waiting()).cloned().collect();
         for id in old {
-            self.state(index, id, None, 0);
+            self.state(now, index, id, None, 0);
         }
     }
 
@@ -541,7 +560,7 @@ impl Core {
             .cloned()
             .collect::<Vec<_>>()
         {
-            self.state(index, id, None, 0);
+            self.state(now, index, id, None, 0);
         }
         match &mut self.link {
             Some(link) if link.is_ours(index) && link.is_open() => link.audit(index),
@@ -591,6 +610,17 @@ impl Core {
         let since = site.down_since?;
         let ours = self.link.as_ref()?.is_ours(site.index);
         (ours && !site.outbox.is_forgotten()).then_some(since + after)
+    }
+
+    /// What a self-check found.
+    fn tell_doubts(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        for site in &mut self.sites {
+            let engine = &site.engine;
+            if let Some(check) = &mut site.selfcheck {
+                let lines = check.settle(now, |id| engine.revision(id), engine.counters().gaps);
+                effects.extend(lines.into_iter().map(|line| Effect::Log(Level::Warn, line)));
+            }
+        }
     }
 
     /// Engines that have been away for longer than `forget_after` take their host with them.

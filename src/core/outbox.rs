@@ -332,6 +332,15 @@ impl Outbox {
                 again.push(id.clone());
             }
         }
+        for (id, digest, ours) in &audit.documents {
+            if let Some(stored) = self.stored.get_mut(id)
+                && stored.digest.is_some()
+                && (stored.digest != *digest || !ours)
+            {
+                stored.digest = None;
+                again.push(id.clone());
+            }
+        }
         let foreign: HashSet<&ContainerId> = running
             .iter()
             .chain(&stopped)

@@ -7,6 +7,7 @@ use super::link::{Flight, Tenancy};
 use super::outbox::{Outbox, Room};
 use super::{Core, Effect, Level, Site, StoreReply, StoreRequest, Time};
 use crate::model::EngineIndex;
+use crate::store::keys::field;
 use crate::store::{
     Applied, Audit, Batch, Beaten, Burial, Fenced, Found, Holder, HostBatch, Notice, Opened,
     StoreError, Taken,
@@ -32,6 +33,9 @@ impl Core {
             reply,
             StoreReply::Opened(_) | StoreReply::Taken(_) | StoreReply::Failed(_)
         );
+        if !matches!(reply, StoreReply::Opened(_) | StoreReply::Failed(_)) {
+            self.recovered(now, effects);
+        }
         match reply {
             StoreReply::Opened(opened) => self.opened(now, opened, effects),
             StoreReply::Taken(taken) => {
@@ -50,7 +54,11 @@ impl Core {
             }
             StoreReply::Applied(Applied::Fenced(fenced))
             | StoreReply::Beaten(Beaten::Fenced(fenced)) => self.fenced(now, fenced, effects),
-            StoreReply::Beaten(Beaten::Done { overdue }) => link.see_to(overdue),
+            StoreReply::Beaten(Beaten::Done { overdue }) => {
+                if let Some(link) = &mut self.link {
+                    link.see_to(overdue);
+                }
+            }
             StoreReply::Audited(host, audit) => self.audited(now, host, &audit, effects),
             StoreReply::Buried(burials) => {
                 for burial in burials {
@@ -68,7 +76,11 @@ impl Core {
                     ));
                 }
             }
-            StoreReply::Released => link.released(),
+            StoreReply::Released => {
+                if let Some(link) = &mut self.link {
+                    link.released();
+                }
+            }
             StoreReply::Failed(error) => self.store_failed(now, asked, error, effects),
         }
     }
@@ -78,13 +90,8 @@ impl Core {
             return;
         };
         link.opened(now);
-        if !link.error.is_empty() {
-            link.error.clear();
-            effects.push(Effect::Log(
-                Level::Info,
-                format!("the Cache answers again ({})", opened.address),
-            ));
-        }
+        link.address.clone_from(&opened.address);
+        self.recovered(now, effects);
         if opened.ran == Some(true) {
             self.landed(now, effects);
         }
@@ -101,16 +108,31 @@ impl Core {
         }
     }
 
+    /// The store did what it was asked: says so once, if it did not before.
+    fn recovered(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        if link.is_well(now) && !link.error.is_empty() {
+            link.error.clear();
+            self.status_stale = true;
+            effects.push(Effect::Log(
+                Level::Info,
+                format!("the Cache answers again ({})", link.address),
+            ));
+        }
+    }
+
     fn taken(&mut self, now: Time, taken: Taken, effects: &mut Vec<Effect>) {
         let index = taken.host;
         match taken.outcome {
-            Ok(found) => self.ours(now, index, *found),
+            Ok(found) => self.ours(now, index, *found, effects),
             Err(holder) => self.held(now, index, holder, effects),
         }
     }
 
     /// A host is ours: everything is compared with what the store holds, and written where it is not so.
-    fn ours(&mut self, now: Time, index: EngineIndex, found: Found) {
+    fn ours(&mut self, now: Time, index: EngineIndex, found: Found, effects: &mut Vec<Effect>) {
         let Some(link) = &mut self.link else {
             return;
         };
@@ -140,6 +162,7 @@ impl Core {
                     runs: (young && found.known).then_some(found.runs),
                 }),
             );
+            self.tell_cut_off(index, &found.running_jobs, effects);
         }
         self.woken.insert(index);
         self.writable.insert(index);
@@ -283,6 +306,14 @@ impl Core {
                 ),
             ));
         }
+        if site.selfcheck.is_some() {
+            effects.extend(again.iter().map(|id| {
+                let id = id.short();
+                let text =
+                    format!("selfcheck: container `{id}` is not in the Cache as it was written");
+                Effect::Log(Level::Warn, text)
+            }));
+        }
         if again.is_empty() {
             return self.close(now, index, true);
         }
@@ -357,12 +388,16 @@ impl Core {
             }
             let dropped_jobs = self.jobs.dropped_total;
             let resume_ns = self.resume_ns(index);
+            let running_jobs = self.running_jobs(index);
             let site = &mut self.sites[index.at()];
             let before = site.outbox.bytes();
             let (engine, url, down) = (&site.engine, &site.url, site.down_since.is_some());
             let constants = (&self.settings, link.errors, dropped_jobs);
             let fields = |outbox: &Outbox, all: bool| {
-                super::tell::fields(engine, url, down, outbox.running(), all, constants)
+                let running = outbox.running();
+                let mut fields = super::tell::fields(engine, url, down, running, all, constants);
+                fields.extend(running_jobs.map(|text| (field::RUNNING_JOBS, text)));
+                fields
             };
             let share = site.outbox.take(&mut room, fields, &mut settled);
             self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;

@@ -1,11 +1,13 @@
 //! How things are called: a host's fields, a job's environment, lines of the log.
 
+use std::sync::Arc;
+
 use super::engine::Engine;
 use super::jobs::Waiting;
 use super::link::Tenancy;
 use super::{Core, Effect, Level, Settings, Site};
-use crate::model::{Event, Exit, Job, Run, engine_variable};
-use crate::store::RunRecord;
+use crate::model::{EngineIndex, Event, Exit, Job, Run, engine_variable};
+use crate::store::{Happening, RunRecord};
 
 /// The host's fields: those that move with every batch, or all of them. `constants` are the settings, the store's errors and the dropped jobs.
 pub(super) fn fields(
@@ -131,6 +133,65 @@ pub(super) fn record(job: &Waiting, entry: &str, container: String, run: Run) ->
 }
 
 impl Core {
+    /// The commands that run for an engine, a line each: entry, event, container; nothing without handlers.
+    pub(super) fn running_jobs(&self, index: EngineIndex) -> Option<String> {
+        self.settings.entries.as_ref()?;
+        let line = |job: &Waiting| {
+            let (container, _) = names(&job.event, &self.sites[index.at()].engine);
+            let subject = match container.is_empty() {
+                true => &*job.event.id,
+                false => &container,
+            };
+            let words = [
+                &*self.rules.entry(job.entry).name,
+                &job.event.word(),
+                subject,
+            ];
+            words
+                .map(|word| word.replace(char::is_control, " "))
+                .join("\t")
+        };
+        let lines: Vec<String> = self.jobs.running_of(index).map(line).collect();
+        Some(lines.join("\n"))
+    }
+
+    /// Reports the commands that ran when the last agent wrote last: nobody knows how they ended.
+    pub(super) fn tell_cut_off(
+        &mut self,
+        index: EngineIndex,
+        running_jobs: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.settings.entries.is_none() {
+            return;
+        }
+        for line in running_jobs.lines() {
+            let mut words = line.split('\t');
+            let mut word = || words.next().unwrap_or_default().to_owned();
+            let record = RunRecord {
+                run: 0,
+                entry: word().into(),
+                word: word(),
+                subject: word(),
+                exit: Exit::CutOff,
+                took_ms: 0,
+                output: String::new(),
+            };
+            effects.push(Effect::Log(
+                Level::Warn,
+                format!(
+                    "handler `{}`, run for {} of {} on {}: {}",
+                    record.entry,
+                    record.word,
+                    record.subject,
+                    self.sites[index.at()].name,
+                    record.exit
+                ),
+            ));
+            self.happened(index, Happening::Run(Arc::new(record)));
+        }
+    }
+
     /// The command of a job that starts now, with its environment.
     pub(super) fn job(&self, waiting: Waiting) -> Job {
         let entry = self.rules.entry(waiting.entry);

@@ -182,9 +182,10 @@ impl RedisStore {
         };
         let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err((error, command)) => {
+            Err((error, command, true)) => {
                 return Err(self.half_done(&error, &command, &transaction.hosts));
             }
+            Err((error, command, false)) => return Err(self.refuse(&error, &command)),
         };
         let then = if replies.is_empty() {
             Vec::new()
@@ -318,8 +319,8 @@ impl RedisStore {
         }
     }
 
-    /// The replies from `MULTI` to `EXEC`: those within `EXEC`'s, or nothing when it refused, or the first error with its command.
-    /// `EXEC`'s own error hides that of the command that Redis would not queue, so each is looked at.
+    /// The replies from `MULTI` to `EXEC`: those within `EXEC`'s, or nothing when it refused, or the first error with its command and whether the
+    /// others ran. `EXEC`'s own error hides that of the command that Redis would not queue, so each is looked at.
     fn receive_transaction(
         &mut self,
         multi: &Cmd,
@@ -333,7 +334,13 @@ impl RedisStore {
             }
         }
         let executed = match self.receive()? {
-            Value::ServerError(error) => Err(first.unwrap_or((error, exec.clone()))),
+            Value::ServerError(error) => {
+                let refused = first.is_some();
+                let (error, command) = first.unwrap_or((error, exec.clone()));
+                // Without `MULTI` each command ran by itself.
+                let alone = command.args_iter().eq(multi.args_iter());
+                Err((error, command, alone || !refused))
+            }
             Value::Nil => Ok(None),
             reply => {
                 let items = reply.into_sequence().unwrap_or_default();
@@ -343,7 +350,10 @@ impl RedisStore {
                     }
                     _ => None,
                 });
-                first.or(failed).map_or(Ok(Some(items)), Err)
+                let failed = first.or(failed);
+                failed.map_or(Ok(Some(items)), |(error, command)| {
+                    Err((error, command, true))
+                })
             }
         };
         Ok(executed)
@@ -423,5 +433,5 @@ impl RedisStore {
     }
 }
 
-/// The items of a transaction's reply, nothing when it was refused, or an error with its command.
-type Executed = Result<Option<Vec<Value>>, (ServerError, Cmd)>;
+/// The items of a transaction's reply, nothing when it was refused, or an error with its command and whether the others may have run.
+type Executed = Result<Option<Vec<Value>>, (ServerError, Cmd, bool)>;

@@ -124,6 +124,8 @@ pub mod field {
     pub const UPDATE_INTERVAL: &str = "update_interval";
     /// `up`, `down`, `lost`, `stopped`.
     pub const STATUS: &str = "status";
+    /// Commands that run, a line each; only with handlers.
+    pub const RUNNING_JOBS: &str = "running_jobs";
     /// Docker's own id of the engine.
     pub const ENGINE_ID: &str = "engine_id";
     /// The field of a container's hash that names the host it runs on.

@@ -574,6 +574,7 @@ mod tests {
                 .reassert
                 .push((reassert.as_str().into(), image(dice).into()));
             share.fields.push(("status", dice.below(9).to_string()));
+            share.fields.push(("update_interval", "1".to_owned()));
             share.renew = true;
         })
     }

@@ -120,6 +120,8 @@ pub struct Found {
     pub resume_ns: Option<i64>,
     /// Its containers, as the store has them.
     pub audit: Audit,
+    /// `running_jobs` of its hash: commands that ran when the last agent wrote last, a line each.
+    pub running_jobs: String,
     /// What ran according to the store: only where handlers may want to know what changed meanwhile.
     pub runs: Vec<FoundRun>,
 }
@@ -148,7 +150,7 @@ pub struct Audit {
     pub names: Vec<(String, String)>,
     /// `<p>:hosts:<host>:manifest`: id, image.
     pub manifest: Vec<(ContainerId, String)>,
-    /// The host is in `<p>:hosts` and has a hash.
+    /// The host is in `<p>:hosts` and has its hash, with more than what each batch writes.
     pub host: bool,
     /// For a self-check only: the digest of each container's JSON, and whether its hash names this host.
     pub documents: Vec<(ContainerId, Option<u64>, bool)>,

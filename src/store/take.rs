@@ -137,6 +137,7 @@ impl RedisStore {
                 field::STATUS,
                 field::ENGINE_ID,
                 field::LAST_UPDATE,
+                field::RUNNING_JOBS,
             ]),
             plain(&["GET", &self.keys.resume(id)]),
         ])?;
@@ -155,6 +156,7 @@ impl RedisStore {
             engine_id: word(1).unwrap_or_default(),
             age_s: updated.map(|updated| now.saturating_sub(updated.unsigned_abs())),
             resume_ns: number(&replies[2]),
+            running_jobs: word(3).unwrap_or_default(),
             audit,
             runs,
         })
@@ -184,7 +186,8 @@ impl RedisStore {
             plain(&["HGETALL", &self.keys.names(id)]),
             plain(&["HGETALL", &self.keys.manifest(id)]),
             plain(&["SISMEMBER", &self.keys.hosts(), id]),
-            plain(&["EXISTS", &self.keys.host(id)]),
+            // Only a whole hash has it; one that was deleted and got a counter since has not.
+            plain(&["HGET", &self.keys.host(id), field::UPDATE_INTERVAL]),
         ])?;
         let ids = |reply: &Value| -> Vec<ContainerId> {
             texts(reply)
@@ -205,7 +208,7 @@ impl RedisStore {
                 .into_iter()
                 .map(|(id, image)| (ContainerId::from(id.as_str()), image))
                 .collect(),
-            host: number(&replies[4]) == Some(1) && number(&replies[5]) == Some(1),
+            host: number(&replies[4]) == Some(1) && text(&replies[5]).is_some(),
         })
     }
 

@@ -21,18 +21,18 @@ fn ten_containers_that_come_and_go_leave_redis_equal_to_docker_ps() {
     let redis = Redis::start();
     let engine = Dockerd::start();
     let _agent = Agent::watch("h", &engine.docker.url, &redis.url(), 120);
-    let live = |number: usize| {
+    let live = |number: u32| {
         for round in 0..3 {
             let name = format!("c{number}");
             let id = engine.run(&name, &["--rm"], &[]);
             let renamed = format!("{}renamed{number}", engine.docker.prefix);
             engine.docker.docker(&["rename", &id, &renamed]);
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 engine.docker.docker(&["pause", &id]);
             }
             // The last of every third stays, some of them paused.
-            if number % 3 != 0 || round < 2 {
-                if number % 2 == 0 {
+            if !number.is_multiple_of(3) || round < 2 {
+                if number.is_multiple_of(2) {
                     engine.docker.docker(&["unpause", &id]);
                 }
                 engine.docker.docker(&["kill", &id]);

@@ -1,5 +1,8 @@
 //! Redis is killed, emptied, set back, frozen, replaced; its answers get lost; somebody writes into its keys.
 
+// What was measured is for whoever reads along.
+#![allow(clippy::print_stdout)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 

@@ -6,7 +6,11 @@ use crate::engine::Engine;
 use crate::engine::containers::Spec;
 use crate::engine::events::{QUEUE, RING};
 use crate::kit::agent::Agent;
+use crate::kit::docker::Dockerd;
+use crate::kit::http::post;
 use crate::kit::need::need;
+use crate::kit::oracle::{self, Host};
+use crate::kit::proxy::Proxy;
 use crate::kit::scene::Scene;
 use crate::kit::{seconds, wait_until};
 
@@ -182,6 +186,58 @@ fn fault_3_more_events_than_the_engine_remembers_are_a_known_gap_and_handlers_ge
         began.elapsed()
     );
     scene.settle(SOON, &[("h", &engine)]);
+    scene.expect_number(SOON, "h", "gaps", 1);
+    assert_eq!(gaps_said(&agent), 1, "{}", agent.log());
+}
+
+#[test]
+fn fault_3_a_real_engine_that_goes_on_unseen_for_more_events_than_it_remembers() {
+    need!(redis, dockerd);
+    let scene = Scene::new();
+    let dockerd = Dockerd::start();
+    let stays = dockerd.run("stays", &[], &[]);
+    let goes = dockerd.run("goes", &[], &[]);
+    let proxy = Proxy::unix(&dockerd.docker.url);
+    let agent = scene.watch(&[("h", &proxy.url())], &[]);
+    let place = dockerd.docker.place();
+    let settle = || {
+        oracle::settle(&scene.redis, "docker", SOON, || {
+            vec![Host::up("h", dockerd.docker.running()).at(&place)]
+        });
+    };
+    settle();
+    let prefix = &dockerd.docker.prefix;
+    let name = format!("{prefix}seen");
+    dockerd.docker.docker(&["rename", &stays, &name]);
+    let first = format!("h rename {name}");
+    scene.expect_runs(SOON, &[&first]);
+
+    proxy.refuse(true);
+    proxy.cut();
+    dockerd.docker.docker(&["stop", &goes]);
+    dockerd.run("comes", &[], &[]);
+    for number in 0..RING + 4 {
+        let path = format!("/containers/{stays}/rename?name={prefix}r{number}");
+        assert_eq!(post(&place, &path).status, 204);
+    }
+    proxy.refuse(false);
+    settle();
+    // What the engine still remembers is told late; what it does not is inferred from the difference.
+    let differences = [
+        first,
+        format!("h die {prefix}goes inferred"),
+        format!("h start {prefix}comes inferred"),
+    ];
+    wait_until(SOON, "the differences are told", || {
+        let runs = scene.runs();
+        differences.iter().all(|line| runs.get(line) == Some(&1))
+    });
+    settle();
+    let others = |run: &String| !run.starts_with("h rename");
+    assert_eq!(
+        scene.runs().into_keys().filter(others).collect::<Vec<_>>(),
+        differences[1..]
+    );
     scene.expect_number(SOON, "h", "gaps", 1);
     assert_eq!(gaps_said(&agent), 1, "{}", agent.log());
 }

@@ -305,6 +305,7 @@ impl Store {
             known: state.known,
             status: field("status"),
             engine_id: field("engine_id"),
+            running_jobs: field("running_jobs"),
             age_s: state.last_update.map(|at| (now - at).as_secs()),
             resume_ns: state.resume.map(|(ns, _)| ns),
             audit: self.audit(host),

@@ -556,6 +556,7 @@ pub fn settings(names: &[&str]) -> Settings {
             all: false,
             filtered: false,
             forget_after: Time::from_secs(3600),
+            selfcheck: false,
         }),
         entries: None,
         workers: 8,

@@ -90,6 +90,12 @@ impl Agent {
         self.process.wait_log(wanted, limit);
     }
 
+    /// Waits for a text in its log behind the first so many bytes.
+    #[track_caller]
+    pub fn wait_log_from(&self, from: usize, wanted: &str, limit: Duration) {
+        self.process.wait_log_from(from, wanted, limit);
+    }
+
     /// Sends it a signal.
     pub fn signal(&mut self, signal: Signal) {
         self.process.signal(signal);

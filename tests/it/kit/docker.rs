@@ -241,6 +241,7 @@ impl Dockerd {
     #[track_caller]
     pub fn restart(&mut self) {
         self.stop();
+        // In a network of its own: an engine without a bridge deletes `docker0`, whosever it is.
         // It replaces itself by dockerd: the process stays the one that is signalled.
         let mut command = Command::new("unshare");
         command

@@ -58,9 +58,15 @@ impl Process {
     /// Waits until it wrote this text.
     #[track_caller]
     pub fn wait_log(&self, wanted: &str, limit: Duration) {
+        self.wait_log_from(0, wanted, limit);
+    }
+
+    /// Waits until it wrote this text behind the first so many bytes.
+    #[track_caller]
+    pub fn wait_log_from(&self, from: usize, wanted: &str, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut text = self.log.text.lock().unwrap_or_else(PoisonError::into_inner);
-        while !text.contains(wanted) {
+        while !text[from..].contains(wanted) {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(
                 !left.is_zero(),
