@@ -261,9 +261,8 @@ impl Core {
                     },
                 );
                 self.outbox(share.host, Outbox::discard);
-                let engine = &mut self.sites[share.host.at()].engine;
-                if engine.waits_for_store() {
-                    engine.end_round(now, &mut self.random);
+                if self.sites[share.host.at()].engine.waits_for_store() {
+                    self.go_on(now, share.host);
                 }
             }
             if !share.stamp {

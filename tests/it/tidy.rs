@@ -67,7 +67,9 @@ fn sources() -> Vec<Source> {
         .iter()
         .map(|file| {
             let whole = read(file);
-            let is_test = tests.contains(file);
+            let is_test = file
+                .ancestors()
+                .any(|part| tests.contains(&part.with_extension("rs")));
             let code = whole
                 .lines()
                 .enumerate()
