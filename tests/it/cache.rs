@@ -169,10 +169,8 @@ impl Real {
 fn each_change_shows_at_once_with_its_notice() {
     need!(redis, docker);
     let real = Real::start(&[]);
-    assert_eq!(
-        real.notices.so_far(),
-        ["new_host:h", "refresh_containers:h"]
-    );
+    let told = real.notices.until("refresh_containers:h", SOON);
+    assert_eq!(told, ["new_host:h", "refresh_containers:h"]);
     let id = real.go_through_changes();
     let key = format!("docker:containers:{id}");
     let started: String = real.redis.query(&["HGET", &key, "state_startedat"]);
