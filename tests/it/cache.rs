@@ -53,14 +53,8 @@ fn ten_containers_that_come_and_go_leave_redis_equal_to_docker_ps() {
 }
 
 /// A health check that succeeds once there is a file.
-const HEALTHY_AFTER_A_WHILE: [&str; 6] = [
-    "--health-cmd",
-    "test -f /well",
-    "--health-interval",
-    "1s",
-    "--memory",
-    "64m",
-];
+const HEALTHY_AFTER_A_WHILE: [&str; 4] =
+    ["--health-cmd", "test -f /well", "--health-interval", "1s"];
 
 /// A real engine, an agent that reports our containers there as `h`, and what it says.
 struct Real {
@@ -121,13 +115,18 @@ impl Real {
     fn go_through_changes(&self) -> String {
         let docker = &self.machine.docker;
         let network = self.machine.network("net");
-        let id = docker.run("a", &HEALTHY_AFTER_A_WHILE, &[]);
-        self.shows("new_container", &id, "state_running", |text| text == "true");
-        self.docker(&["exec", &id, "sh", "-c", "echo > /well"]);
-        self.shows("update_container", &id, "state_health", |text| {
+        // An engine can answer nothing about a container whose health check runs while it is paused.
+        let checked = docker.run("checked", &HEALTHY_AFTER_A_WHILE, &[]);
+        self.belongs("new_container", &checked, "docker:containers", true);
+        self.docker(&["exec", &checked, "sh", "-c", "echo > /well"]);
+        self.shows("update_container", &checked, "state_health", |text| {
             text.contains(r#""Status":"healthy""#)
         });
+        self.docker(&["kill", &checked]);
+        self.belongs("delete_container", &checked, "docker:containers", false);
 
+        let id = docker.run("a", &["--memory", "64m"], &[]);
+        self.shows("new_container", &id, "state_running", |text| text == "true");
         let renamed = format!("{}b", docker.prefix);
         self.docker(&["rename", &id, &renamed]);
         self.shows("update_container", &id, "name", |text| {
@@ -170,10 +169,8 @@ impl Real {
 fn each_change_shows_at_once_with_its_notice() {
     need!(redis, docker);
     let real = Real::start(&[]);
-    assert_eq!(
-        real.notices.so_far(),
-        ["new_host:h", "refresh_containers:h"]
-    );
+    let told = real.notices.until("refresh_containers:h", SOON);
+    assert_eq!(told, ["new_host:h", "refresh_containers:h"]);
     let id = real.go_through_changes();
     let key = format!("docker:containers:{id}");
     let started: String = real.redis.query(&["HGET", &key, "state_startedat"]);
@@ -248,6 +245,36 @@ fn changes_of_many_containers_while_the_engine_is_slow_to_tell() {
     wait_until(SOON, "all show", || {
         ids.iter()
             .all(|id| stage.field(id, "hostconfig_memory") == "134217728")
+    });
+    stage.settle();
+}
+
+#[test]
+fn an_inspect_that_hangs_does_not_delay_one_that_is_only_slow() {
+    need!(redis);
+    let mut ids = Vec::new();
+    let stage = Stage::start(120, &[], |engine| {
+        ids.extend(["a", "b"].map(|name| engine.run(Spec::named(name))));
+    });
+    let [stuck, slow] = [0, 1].map(|number| Route::InspectOf(ids[number].clone()));
+    stage.engine.misbehave(stuck.clone(), Behaviour::Hang);
+    let before = stage.engine.requests(&stuck);
+    stage.engine.update(&ids[0], 1 << 26);
+    wait_until(SOON, "the slow thread waits for it", || {
+        stage.engine.requests(&stuck) == before + 2
+    });
+    let late = Behaviour::Late(Duration::from_millis(700));
+    stage.engine.misbehave(slow.clone(), late);
+    stage.engine.update(&ids[1], 1 << 27);
+    wait_until(SOON, "the slow one shows", || {
+        stage.field(&ids[1], "hostconfig_memory") == "134217728"
+    });
+    // It is asked once and not again and again: an engine keeps each question that hangs.
+    assert_eq!(stage.engine.requests(&stuck), before + 2);
+    stage.engine.behave(&stuck);
+    stage.engine.behave(&slow);
+    wait_until(SOON, "the stuck one shows", || {
+        stage.field(&ids[0], "hostconfig_memory") == "67108864"
     });
     stage.settle();
 }

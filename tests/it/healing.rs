@@ -23,11 +23,11 @@ fn two(interval_s: u64) -> (Stage, String) {
 fn a_flush_is_noticed_without_an_event_or_a_resync() {
     need!(redis);
     let (stage, _) = two(120);
-    stage.notices.so_far();
+    stage.notices.until("refresh_containers:h", SOON);
     stage.redis.flush();
-    stage.settle();
-    let told = stage.notices.so_far();
+    let told = stage.notices.until("refresh_containers:h", SOON);
     assert_eq!(told, ["new_host:h", "refresh_containers:h"]);
+    stage.settle();
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn after_a_clean_stop_a_successor_starts_at_once() {
         let ttl_s: i64 = stage.redis.query(&["TTL", &key]);
         assert!((1..=180).contains(&ttl_s), "{key} lives {ttl_s} s");
     }
-    stage.notices.so_far();
+    stage.notices.until("refresh_containers:h", SOON);
     stage.engine.run(Spec::named("b"));
     let began = Instant::now();
     stage.successor();

@@ -114,9 +114,9 @@ fn a_first_report_says_only_that_the_host_is_new() {
             engine.run(Spec::named(&format!("c{number}")));
         }
     });
-    stage.settle();
-    let told = stage.notices.so_far();
+    let told = stage.notices.until("refresh_containers:h", SOON);
     assert_eq!(told, ["new_host:h", "refresh_containers:h"]);
+    stage.settle();
     assert_eq!(entries(&stage.redis), [], "what was before is no event");
 }
 
