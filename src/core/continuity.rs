@@ -59,6 +59,8 @@ pub struct Continuity {
     replay: Option<Replay>,
     /// The engine's clock when the present connection was made.
     connected_ns: i64,
+    /// When it was made by our own clock.
+    connected_at: Option<Time>,
     /// When the last connection ended: our clock, and the engine's as far as we know it.
     ended: Option<(Time, i64)>,
     /// Events that came on this connection are lost, and a resync tells what they led to.
@@ -69,7 +71,7 @@ pub struct Continuity {
 struct Replay {
     renewal: bool,
     until: Time,
-    /// The engine's clock was set back to before the horizon: between these stamps stands what happened while we were away.
+    /// The engine's clock was set back to before the horizon: between these stamps stands what happened since the last connection began.
     away_ns: Option<(i64, i64)>,
     /// The last event of the connection before; `None` when there was none.
     last: Option<u64>,
@@ -99,6 +101,7 @@ impl Continuity {
             horizon_ns: resume_ns,
             replay: None,
             connected_ns: 0,
+            connected_at: None,
             ended: None,
         }
     }
@@ -127,15 +130,17 @@ impl Continuity {
     /// A stream is open; `clock_ns` is the engine's clock.
     pub fn connected(&mut self, now: Time, clock_ns: i64, renewal: bool) {
         self.connected_ns = clock_ns;
+        let began = self.connected_at.replace(now);
         if self.horizon_ns.is_none() {
             self.horizon_ns = Some(clock_ns);
             return;
         }
-        // The engine's clock was set back: what it stamped since the last connection ended is news all the same. The horizon itself stays: when the
-        // clock is set right again, what is from before our time still is.
-        let away_ns = match (self.horizon_ns, self.ended) {
-            (Some(horizon), Some((ended, _))) if clock_ns < horizon => {
-                let away = now.saturating_sub(ended).as_nanos() as i64;
+        // The engine's clock was set back: what it stamped since the last connection began is news all the same, unless it was told (when that
+        // connection died may have been noticed late). The horizon itself stays: when the clock is set right again, what is from before our time
+        // still is.
+        let away_ns = match (self.horizon_ns, began) {
+            (Some(horizon), Some(began)) if clock_ns < horizon => {
+                let away = now.saturating_sub(began).as_nanos() as i64;
                 Some((clock_ns - away, clock_ns))
             }
             _ => None,
