@@ -4,7 +4,7 @@
 //! events without a word. So every new connection asks for a stretch that was seen already, and the two are laid over each other: what was seen is
 //! dropped, what stands between two seen events was lost while we listened, and when nothing of the stretch comes back, more may have been lost.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Time;
@@ -50,7 +50,8 @@ pub enum Gap {
 pub struct Continuity {
     /// Keys and stamps of the last events, oldest first.
     order: VecDeque<(u64, i64)>,
-    seen: HashSet<u64>,
+    /// Is each of them of our time?
+    seen: HashMap<u64, bool>,
     newest_ns: i64,
     /// Events up to this stamp run nothing: the engine's clock when we began, or where the last agent stopped.
     horizon_ns: Option<i64>,
@@ -58,10 +59,10 @@ pub struct Continuity {
     replay: Option<Replay>,
     /// The engine's clock when the present connection was made.
     connected_ns: i64,
-    /// A resync has healed whatever was lost up to this stamp; only the next replay can still bring it up.
-    healed_ns: Option<i64>,
     /// When the last connection ended: our clock, and the engine's as far as we know it.
     ended: Option<(Time, i64)>,
+    /// Events that came on this connection are lost, and a resync tells what they led to.
+    healed: bool,
 }
 
 #[derive(Debug)]
@@ -81,6 +82,8 @@ struct Replay {
     unseen: usize,
     /// It was said that events had been dropped; all that one replay shows is one gap.
     told: bool,
+    /// Of the connection before, events are lost that are no news any more.
+    healed: bool,
     /// An event of our time came by: whatever its clock says, what the engine tells after it is younger.
     news: bool,
 }
@@ -90,12 +93,12 @@ impl Continuity {
     pub fn new(resume_ns: Option<i64>) -> Self {
         Continuity {
             order: VecDeque::new(),
-            seen: HashSet::new(),
+            seen: HashMap::new(),
+            healed: false,
             newest_ns: 0,
             horizon_ns: resume_ns,
             replay: None,
             connected_ns: 0,
-            healed_ns: None,
             ended: None,
         }
     }
@@ -150,6 +153,7 @@ impl Continuity {
             inside: false,
             unseen: 0,
             told: false,
+            healed: std::mem::take(&mut self.healed),
             news: false,
         });
     }
@@ -162,20 +166,21 @@ impl Continuity {
     /// Judges one event of the stream, and says when it proves a gap.
     pub fn judge(&mut self, event: &Event) -> (Verdict, Option<Gap>) {
         let key = key(event);
-        let seen = self.seen.contains(&key);
+        let known = self.seen.get(&key).copied();
+        let seen = known.is_some();
         let (verdict, gap) = match &mut self.replay {
             None if seen => (Verdict::Seen, None),
             None => (Verdict::Live, None),
             Some(replay) => {
                 let moment = Moment {
                     seen,
+                    ours: known == Some(true),
                     last: replay.last == Some(key),
                     live: event.time_ns > self.connected_ns,
                     from_before: event.time_ns <= self.horizon_ns.unwrap_or(0)
                         && replay
                             .away_ns
                             .is_none_or(|(from, to)| event.time_ns <= from || event.time_ns > to),
-                    healed: self.healed_ns.is_some_and(|ns| event.time_ns <= ns),
                     complete: self.order.len() < MEMORY,
                     lost_while_connected: self
                         .ended
@@ -185,7 +190,7 @@ impl Continuity {
             }
         };
         if !seen {
-            self.remember(key, event.time_ns);
+            self.remember(key, event.time_ns, verdict != Verdict::Old);
         }
         (verdict, gap)
     }
@@ -198,7 +203,6 @@ impl Continuity {
     /// The replay must be over by now: was the stretch that was seen before in it?
     pub fn replay_over(&mut self) -> Option<Gap> {
         let replay = self.replay.take()?;
-        self.healed_ns = None;
         let unlinked = match replay.last {
             Some(_) => !replay.linked,
             None => replay.events >= RING,
@@ -208,17 +212,18 @@ impl Continuity {
 
     /// A gap is being healed by a resync that asks the engine from now on: what turns up later of the time before is no news.
     pub fn heal(&mut self, engine_now_ns: i64) {
-        self.healed_ns = Some(engine_now_ns);
+        self.horizon_ns = Some(self.horizon_ns.unwrap_or(0).max(engine_now_ns));
+        self.healed = true;
     }
 
-    fn remember(&mut self, key: u64, ns: i64) {
+    fn remember(&mut self, key: u64, ns: i64, ours: bool) {
         if self.order.len() == MEMORY
             && let Some((old, _)) = self.order.pop_front()
         {
             self.seen.remove(&old);
         }
         self.order.push_back((key, ns));
-        self.seen.insert(key);
+        self.seen.insert(key, ours);
         self.newest_ns = ns;
     }
 }
@@ -227,14 +232,14 @@ impl Continuity {
 struct Moment {
     /// It was told before.
     seen: bool,
+    /// And it was of our time.
+    ours: bool,
     /// It is the one that was told last.
     last: bool,
     /// It is younger than the connection.
     live: bool,
     /// It is older than what concerns us.
     from_before: bool,
-    /// It is older than the last gap that a resync has healed.
-    healed: bool,
     /// We remember all events since the beginning.
     complete: bool,
     /// It is older than the end of the connection before.
@@ -246,8 +251,8 @@ impl Replay {
         if event.seen {
             self.events += 1;
             self.inside = true;
-            self.news = true;
             self.linked |= event.last;
+            self.news |= event.ours && !self.healed;
             let dropped = self.unseen > 0;
             self.unseen = 0;
             return (Verdict::Seen, self.dropped(dropped));
@@ -257,7 +262,7 @@ impl Replay {
             return (Verdict::Live, None);
         }
         self.events += 1;
-        if event.healed || (event.from_before && !self.news) {
+        if event.from_before && !self.news {
             return (Verdict::Old, None);
         }
         self.news = true;
@@ -384,6 +389,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_resync_has_healed_is_no_news_in_the_next_replay() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.heal(T0 + 8 * SECOND);
+        stream.judge(&event(9));
+        stream.ended(at(10), T0 + 10 * SECOND);
+        stream.connected(at(10), T0 + 10 * SECOND, true);
+        assert_eq!(stream.judge(&event(1)).0, Verdict::Seen);
+        assert_eq!(stream.judge(&event(7)).0, Verdict::Old);
+        assert_eq!(stream.judge(&event(9)).0, Verdict::Seen);
+    }
+
+    #[test]
     fn a_clock_that_was_set_back_hides_nothing() {
         let mut stream = begun();
         stream.judge(&event(5));
@@ -420,8 +438,30 @@ mod tests {
         stream.ended(at(10), T0 + 10 * SECOND);
         stream.connected(at(20), T0 + 20 * SECOND, false);
         stream.judge(&event(5));
-        assert_eq!(stream.judge(&event(15)).0, Verdict::Late);
         assert_eq!(stream.judge(&event(-3580)).0, Verdict::Late);
+    }
+
+    #[test]
+    fn a_replay_that_was_cut_short_makes_nothing_of_before_our_time_news() {
+        let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
+        stream.connected(at(0), T0 + 60 * SECOND, false);
+        assert_eq!(stream.judge(&event(3)).0, Verdict::Old);
+        stream.ended(at(1), T0 + 61 * SECOND);
+        stream.connected(at(2), T0 + 62 * SECOND, false);
+        assert_eq!(stream.judge(&event(3)).0, Verdict::Seen);
+        assert_eq!(stream.judge(&event(5)).0, Verdict::Old);
+        assert_eq!(stream.judge(&event(6)).0, Verdict::Late);
+    }
+
+    #[test]
+    fn what_was_lost_and_healed_is_no_news_when_it_turns_up() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.heal(T0 + 5 * SECOND);
+        stream.ended(at(60), T0 + 60 * SECOND);
+        stream.connected(at(60), T0 + 60 * SECOND, true);
+        stream.judge(&event(1));
+        assert_eq!(stream.judge(&event(2)), (Verdict::Old, None));
     }
 
     #[test]
@@ -447,29 +487,6 @@ mod tests {
             assert_eq!(stream.judge(&event(n)).0, Verdict::Live);
         }
         assert_eq!(stream.replay_over(), None);
-    }
-
-    #[test]
-    fn a_clock_that_is_set_back_while_a_replay_comes_hides_nothing() {
-        let mut stream = begun();
-        stream.judge(&event(5));
-        stream.ended(at(10), T0 + 10 * SECOND);
-        stream.connected(at(10), T0 + 10 * SECOND, true);
-        assert_eq!(stream.judge(&event(5)).0, Verdict::Seen);
-        assert_ne!(stream.judge(&event(-3589)).0, Verdict::Old);
-    }
-
-    #[test]
-    fn what_a_resync_has_healed_is_no_news_in_the_next_replay() {
-        let mut stream = begun();
-        stream.judge(&event(1));
-        stream.heal(T0 + 8 * SECOND);
-        stream.judge(&event(9));
-        stream.ended(at(10), T0 + 10 * SECOND);
-        stream.connected(at(10), T0 + 10 * SECOND, true);
-        assert_eq!(stream.judge(&event(1)).0, Verdict::Seen);
-        assert_eq!(stream.judge(&event(7)).0, Verdict::Old);
-        assert_eq!(stream.judge(&event(9)).0, Verdict::Seen);
     }
 
     #[test]

@@ -52,6 +52,16 @@ fn ten_containers_that_come_and_go_leave_redis_equal_to_docker_ps() {
     assert_eq!(engine.docker.running().len(), 4);
 }
 
+/// A health check that succeeds once there is a file.
+const HEALTHY_AFTER_A_WHILE: [&str; 6] = [
+    "--health-cmd",
+    "test -f /well",
+    "--health-interval",
+    "1s",
+    "--memory",
+    "64m",
+];
+
 /// A real engine, an agent that reports our containers there as `h`, and what it says.
 struct Real {
     agent: Agent,
@@ -111,16 +121,9 @@ impl Real {
     fn go_through_changes(&self) -> String {
         let docker = &self.machine.docker;
         let network = self.machine.network("net");
-        let options = [
-            "--health-cmd",
-            "true",
-            "--health-interval",
-            "1s",
-            "--memory",
-            "64m",
-        ];
-        let id = docker.run("a", &options, &[]);
+        let id = docker.run("a", &HEALTHY_AFTER_A_WHILE, &[]);
         self.shows("new_container", &id, "state_running", |text| text == "true");
+        self.docker(&["exec", &id, "sh", "-c", "echo > /well"]);
         self.shows("update_container", &id, "state_health", |text| {
             text.contains(r#""Status":"healthy""#)
         });
@@ -211,11 +214,15 @@ fn with_all_stopped_containers_stay_until_they_are_removed() {
         "true",
     ]);
     real.belongs("new_container", &created, "docker:hosts:h:stopped", true);
-    let id = docker.run("a", &[], &["sh", "-c", "exit 3"]);
+    let id = docker.run("a", &[], &[]);
+    real.belongs("new_container", &id, "docker:containers", true);
+    real.docker(&["kill", &id]);
     real.shows("update_container", &id, "state_exitcode", |text| {
-        text == "3"
+        text == "137"
     });
     real.docker(&["start", &id]);
+    real.belongs("update_container", &id, "docker:containers", true);
+    real.docker(&["stop", &id]);
     real.belongs("update_container", &id, "docker:hosts:h:stopped", true);
     real.docker(&["rm", &id]);
     real.belongs("delete_container", &id, "docker:hosts:h:stopped", false);

@@ -1,4 +1,6 @@
 //! Faults of the engine itself: away, killed, frozen, hung, slow in parts, replaced by another.
+// Measured figures are for who runs a test by hand.
+#![allow(clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixDatagram;

@@ -449,7 +449,7 @@ fn names_are_data_and_never_a_part_of_the_command() {
 /// Commands that note how late they began: `name milliseconds answer`.
 fn late(question: &str) -> String {
     format!(
-        "answer=$({question}); now=$(date +%s%N); echo $EVENT_TYPE $FROM_CONTAINER $(( (now - EVENT_TIME) / 1000000 )) $answer >> DIR/out"
+        "now=$(date +%s%N); answer=$({question}); echo $EVENT_TYPE $FROM_CONTAINER $(( (now - EVENT_TIME) / 1000000 )) $answer >> DIR/out"
     )
 }
 
@@ -482,19 +482,23 @@ fn a_command_finds_in_redis_the_state_that_its_event_led_to() {
         ),
         &redis,
     );
-    for number in 0..10 {
+    let began = Instant::now();
+    let mut in_time = Vec::new();
+    for number in 0.. {
         let id = stand.engine.run(Spec::named(&format!("web-{number}")));
         stand.wait_lines("out", 2 * number + 1);
         stand.engine.die(&id, 0);
-        stand.wait_lines("out", 2 * number + 2);
+        let lines = late_lines(&stand.wait_lines("out", 2 * number + 2));
+        // A command waits for Redis for 250 ms and no longer; on a machine that is busy enough it may be too early then.
+        in_time = lines.into_iter().filter(|(_, ms, _)| *ms < 240).collect();
+        if in_time.len() >= 10 {
+            break;
+        }
+        assert!(began.elapsed() < 2 * SOON, "the machine is too busy");
     }
-    let lines = late_lines(&stand.lines("out"));
-    // A command waits for Redis for 250 ms and no longer; on a machine that is busy enough it may be too early then.
-    let in_time: Vec<_> = lines.iter().filter(|(_, ms, _)| *ms < 240).collect();
-    assert!(in_time.len() >= 4, "{lines:?}");
-    for (word, ms, answer) in in_time {
+    for (word, ms, answer) in &in_time {
         let expected = if word == "start" { "1" } else { "0" };
-        assert_eq!(answer, expected, "{word} after {ms} ms: {lines:?}");
+        assert_eq!(answer, expected, "{word} after {ms} ms: {in_time:?}");
     }
     stand.settle(&redis);
     assert!(agent.stop(SOON).success());
@@ -519,8 +523,9 @@ fn no_command_runs_before_redis_has_taken_what_its_event_led_to() {
     let mut agent = Agent::start(&[stand.file(&entries), cache]);
     stand.wait_stream();
     stand.settle(&redis);
-    let mut seen = 0;
-    for number in 0..20 {
+    let (mut seen, start) = (0, Instant::now());
+    for number in 0.. {
+        assert!(start.elapsed() < 2 * SOON, "the machine is too busy");
         let began = Instant::now();
         wire.stall(Way::Requests, true);
         stand.engine.run(Spec::named(&format!("web-{number}")));

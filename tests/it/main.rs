@@ -1,4 +1,6 @@
 //! Tests of the whole, against real engines, real Redis servers and a fake engine that misbehaves; one module a concern.
+// What a test measured is printed for whoever asks with `--nocapture`.
+#![allow(clippy::print_stdout)]
 
 #[path = "../fake-engine/engine.rs"]
 mod engine;
