@@ -166,7 +166,8 @@ struct Container {
     told_at: u64,
     /// It may have been there before us: that it runs is no surprise.
     old: bool,
-    suspect: bool,
+    /// Its state and what was told of it differ, and until when an event may yet explain it.
+    suspect: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -567,6 +568,8 @@ impl Engine {
                 container.told = told;
                 container.told_at = revision;
                 container.old = false;
+                // Whether that was all, the next look will tell.
+                container.suspect = None;
             }
             if &*event.kind == "container" {
                 self.known.heard(&id, &event, revision, labels_lie);
@@ -610,12 +613,15 @@ impl Engine {
 
     /// What the dead connection was asked is asked anew: its answers come to nothing.
     fn ask_anew(&mut self) {
+        let mut asked = Vec::new();
         for (id, container) in &mut self.containers {
             if matches!(container.look, Look::Asked { .. } | Look::Slow { .. }) {
                 container.look = Look::Queued { urgent: true };
-                self.urgent.push_back(id.clone());
+                asked.push(id.clone());
             }
         }
+        asked.sort_unstable();
+        self.urgent.extend(asked);
     }
 
     /// Look at this container when nothing more urgent is to be looked at.
@@ -642,7 +648,7 @@ impl Engine {
                 told: Told::Nothing,
                 told_at: 0,
                 old,
-                suspect: false,
+                suspect: None,
             })
     }
 
@@ -687,12 +693,13 @@ impl Engine {
         let listed: HashSet<&ContainerId> = rows.iter().map(|row| &row.id).collect();
         // Lists are made without the containers' locks: one that an event touched a moment before may be missing although it is there.
         let recent = |container: &Container| container.touched.is_some_and(|at| at + SETTLE > now);
-        let missing: Vec<(ContainerId, bool)> = self
+        let mut missing: Vec<(ContainerId, bool)> = self
             .containers
             .iter()
             .filter(|(id, container)| container.revision <= asked && !listed.contains(id))
             .map(|(id, container)| (id.clone(), recent(container)))
             .collect();
+        missing.sort_unstable();
         let mut waiting = HashSet::new();
         for (id, recent) in missing {
             match recent {
@@ -889,6 +896,8 @@ impl Engine {
         let report = container.member && (running || all);
         if strange {
             self.suspect(now, id);
+        } else {
+            container.suspect = None;
         }
         out.push(Outcome::State(
             id.clone(),
@@ -905,8 +914,9 @@ impl Engine {
             facts.running = false;
         }
         container.gone = true;
-        if container.told != Told::Nothing {
-            self.suspect(now, id);
+        match container.told {
+            Told::Nothing => container.suspect = None,
+            Told::Running(_) => self.suspect(now, id),
         }
         out.push(Outcome::State(id.clone(), None, asked));
         self.tidy(id);
@@ -921,7 +931,7 @@ impl Engine {
             container.look == Look::Idle
                 && stopped
                 && !(all && facts.is_some() && !container.gone)
-                && !container.suspect
+                && container.suspect.is_none()
                 && container.told == Told::Nothing
         };
         if self.containers.get(id).is_some_and(idle) {
@@ -933,19 +943,23 @@ impl Engine {
 
     fn suspect(&mut self, now: Time, id: &ContainerId) {
         let container = self.container(id);
-        if !container.suspect {
-            container.suspect = true;
+        if container.suspect.is_none() {
+            container.suspect = Some(now + SETTLE);
             self.suspects.push_back((now + SETTLE, id.clone()));
         }
     }
 
     /// The moment is over in which the event might still have come.
-    fn infer(&mut self, now: Time, id: ContainerId, out: &mut Vec<Outcome>) {
+    fn infer(&mut self, now: Time, at: Time, id: ContainerId, out: &mut Vec<Outcome>) {
         let clock_ns = self.clock_ns(now);
         let Some(container) = self.containers.get_mut(&id) else {
             return;
         };
-        container.suspect = false;
+        if container.suspect != Some(at) {
+            // An event explained it.
+            return;
+        }
+        container.suspect = None;
         if container.look != Look::Idle {
             return self.suspect(now, &id);
         }
@@ -995,7 +1009,7 @@ impl Engine {
             && at <= now
         {
             self.suspects.pop_front();
-            self.infer(now, id, out);
+            self.infer(now, at, id, out);
         }
         if self.tick <= now {
             self.tick = now + self.rules.interval;

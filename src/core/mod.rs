@@ -514,6 +514,7 @@ impl Core {
                 link.set_tenancy(index, Tenancy::Wanted(now));
             }
             Some(_) if was_down => {
+                site.outbox.keep();
                 site.outbox.notify(Notice::HostUp);
                 self.writable.insert(index);
             }
@@ -553,13 +554,13 @@ impl Core {
     /// A resync has looked at everything: compare with the store, where that is ours.
     fn looked(&mut self, now: Time, index: EngineIndex) {
         let site = &self.sites[index.at()];
-        for id in site
-            .outbox
-            .known()
+        let known = site.outbox.known();
+        let mut left: Vec<model::ContainerId> = known
             .filter(|id| !site.engine.reports(id))
             .cloned()
-            .collect::<Vec<_>>()
-        {
+            .collect();
+        left.sort_unstable();
+        for id in left {
             self.state(now, index, id, None, 0);
         }
         match &mut self.link {

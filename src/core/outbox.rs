@@ -4,7 +4,7 @@
 //! *happened* (stream entries, a ring that drops its oldest). A batch is built against `stored`, which already counts all batches built before:
 //! they are applied one at a time and repeated unchanged until they ran, or until the host's lease is lost and all is begun anew.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::model::{ContainerId, Document, EngineIndex};
@@ -79,6 +79,8 @@ pub struct Outbox {
     closing: Option<Closing>,
     renew_shared: bool,
     forget: bool,
+    /// The transaction that removes the host was built.
+    forgotten: bool,
 }
 
 /// The end of a resync: written when all is written that was dirty when it was called for.
@@ -122,6 +124,7 @@ impl Outbox {
             closing: None,
             renew_shared: true,
             forget: false,
+            forgotten: false,
         }
     }
 
@@ -139,6 +142,7 @@ impl Outbox {
         self.silent = true;
         self.renew_shared = true;
         self.forget = false;
+        self.forgotten = false;
         let images: HashMap<&ContainerId, &String> = audit
             .manifest
             .iter()
@@ -341,7 +345,7 @@ impl Outbox {
                 again.push(id.clone());
             }
         }
-        let foreign: HashSet<&ContainerId> = running
+        let foreign: BTreeSet<&ContainerId> = running
             .iter()
             .chain(&stopped)
             .chain(manifest.keys())
@@ -431,7 +435,8 @@ impl Outbox {
 
     /// Removes everything of the host, and the host.
     pub fn forget(&mut self) {
-        let ids: Vec<ContainerId> = self.known().cloned().collect();
+        let mut ids: Vec<ContainerId> = self.known().cloned().collect();
+        ids.sort_unstable();
         for id in ids {
             self.want(&id, None, 0);
         }
@@ -440,6 +445,11 @@ impl Outbox {
         self.closing = None;
         self.silent = true;
         self.forget = true;
+    }
+
+    /// The host is back: it stays, if there is time yet to stop its removal.
+    pub fn keep(&mut self) {
+        self.forget &= self.forgotten;
     }
 
     /// The host's keys are to be removed, or were.
@@ -515,6 +525,7 @@ impl Outbox {
         }
         if self.forget && self.dirty.is_empty() {
             batch.forget = true;
+            self.forgotten = true;
             batch.notices.push(Notice::ExpiredHost);
             self.fields.clear();
         } else {

@@ -529,9 +529,9 @@ fn whatever_happens_the_store_is_right_in_the_end() {
     }
     assert!(
         failed.is_empty(),
-        "{} of {} seeds failed; the first: {}",
+        "{} of {} seeds failed:\n{}",
         failed.len(),
         seeds.count(),
-        failed[0]
+        failed.join("\n")
     );
 }
