@@ -580,7 +580,7 @@ SREM p:hosts h
 ZREM p:alive h
 XADD p:events MAXLEN ~ 10000 * host h type network action connect id n name bridge image  time 9 origin seen
 XADD p:events MAXLEN ~ 10000 * host h type docker-cache action gap reason overrun dropped 0 time 1700000000000000005
-XADD p:runs MAXLEN ~ 10000 * host h run 3 entry greet type die subject web exit exit status 2 took_ms 15 output oops
+XADD p:runs MAXLEN ~ 10000 * host h run 3 entry greet type die subject web exit 2 took_ms 15 output oops
 PUBLISH p_events host_down:h
 PUBLISH p_events host_up:h
 PUBLISH p_events expired_host:h";
