@@ -10,6 +10,7 @@ mod cli;
 mod fake_engine;
 mod faults;
 mod faults_engine;
+mod faults_hosts;
 mod faults_kills;
 mod faults_load;
 mod faults_refusals;
