@@ -7,6 +7,7 @@ mod cache;
 mod cli;
 mod fake_engine;
 mod faults;
+mod faults_agent;
 mod faults_hosts;
 mod faults_kills;
 mod faults_refusals;
