@@ -208,6 +208,7 @@ fn settings(config: &Config, seed: u64) -> Settings {
             all: cache.all,
             filtered: !cache.filters.is_empty(),
             forget_after: cache.forget_after,
+            selfcheck: cache.selfcheck,
         }),
         entries: handlers.map(|handlers| handlers.entries.clone()),
         workers: handlers.map_or(1, |handlers| handlers.workers),

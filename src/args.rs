@@ -567,6 +567,19 @@ mod tests {
         assert_eq!((version.stdout, version.code), (true, 0));
     }
 
+    #[test]
+    fn nothing_of_the_corpus_makes_it_panic() {
+        // An argument a line.
+        for (name, bytes) in crate::corpus::corpus("arguments") {
+            let lines = bytes.split(|byte| *byte == b'\n');
+            let arguments = lines.map(|line| OsString::from_vec(line.to_vec()));
+            if let Err(ended) = parse("docker-cache", arguments, &|_| None) {
+                assert!(ended.text.ends_with('\n'), "{name}: {}", ended.text);
+                assert_eq!(ended.stdout, ended.code == 0, "{name}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_makes_it_panic(arguments in proptest::collection::vec("(-|--|---)?(id|cache|all|filter|updateInterval|h|V|run|check|fire|=|\\PC){0,3}", 0..6)) {

@@ -23,7 +23,7 @@
 //! | `writer` | [`writer`] | a request; Redis, 5 s at most | its requests' sender is dropped |
 //! | `read:<engine>` | [`reader`] | an order; the engine's stream | its orders' sender is dropped and its socket shut |
 //! | `sync:<engine>` | [`syncer`] | an ask; the engine, 30 s at most | its asks' sender is dropped and its socket shut |
-//! | `slow:<engine>` | [`syncer`] | an inspect that hangs | none is left |
+//! | `slow:<engine>`, up to 8 | [`syncer`] | an inspect that hangs | none is left |
 //! | `handler:<n>` | [`handlers`] | a job; its command | idle for 10 s |
 //!
 //! # Queues
@@ -74,3 +74,6 @@ pub mod logging;
 pub mod notify;
 
 pub mod agent;
+
+#[cfg(test)]
+mod corpus;

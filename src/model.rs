@@ -159,7 +159,9 @@ impl Event {
             && (self.verb().starts_with("exec_")
                 || matches!(
                     self.verb(),
-                    "top"
+                    // Podman says `exec` for Docker's `exec_start`.
+                    "exec"
+                        | "top"
                         | "attach"
                         | "detach"
                         | "resize"

@@ -1,8 +1,8 @@
 //! The threads `sync:<engine>` and `slow:<engine>`: ask an engine what the core wants to know.
 //!
 //! A syncer serves one ask after another. An inspect waits for its container's lock, for ever if that container is stuck: one that is not answered
-//! within 500 ms moves to the slow thread, which exists only while there is such a one, and the next is asked. Both end when the asks' sender is
-//! dropped and their [`Socket`]s are shut.
+//! within 500 ms moves to a slow thread, which exists only while there is such a one, and the next is asked. Each has a thread of its own, up to
+//! eight: one that hangs must not delay one that is only slow. All end when the asks' sender is dropped and their [`Socket`]s are shut.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,9 +21,13 @@ use crate::threads;
 /// A start keeps its container's lock for about 250 ms.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long the slow thread waits for one of several, and for one alone, before it asks again.
-const SLOW_TURN: Duration = Duration::from_secs(2);
+/// How long a slow thread waits for an answer before it asks again. The engine keeps each question that hangs, so they are to be few; only when
+/// there are more containers than threads do they take turns.
 const SLOW_ALONE: Duration = Duration::from_secs(30);
+const SLOW_TURN: Duration = Duration::from_secs(2);
+
+/// The most slow threads of an engine: more containers that hang are an engine that hangs.
+const SLOW_THREADS: usize = 8;
 
 /// What the core wants to know.
 #[derive(Clone, Debug)]
@@ -80,7 +84,7 @@ pub struct Syncer {
 }
 
 impl Syncer {
-    /// Asks nothing yet. `sockets` are what a stop shuts: the syncer's and the slow thread's.
+    /// Asks nothing yet. `sockets` are what a stop shuts: the syncer's and the slow threads'.
     pub fn new(desk: Desk, asks: Receiver<Ask>, sockets: (Socket, Socket)) -> Self {
         let slow = Slow {
             desk: desk.clone(),
@@ -189,11 +193,12 @@ impl Desk {
         }
     }
 
-    fn answer(&self, generation: Generation, id: ContainerId, result: Inspected) {
+    fn answer(&self, generation: Generation, id: ContainerId, by_slow: bool, result: Inspected) {
         self.door.put(Input::Inspected {
             engine: self.engine,
             generation,
             id,
+            by_slow,
             result,
         });
     }
@@ -228,7 +233,7 @@ impl<'a> Answer<'a> {
 
     fn next(&mut self, result: Inspected) {
         if let Some(id) = self.ids.pop_front() {
-            self.desk.answer(self.generation, id, result);
+            self.desk.answer(self.generation, id, false, result);
         }
     }
 }
@@ -267,48 +272,61 @@ struct Slow {
 #[derive(Default, Debug)]
 struct SlowState {
     asks: VecDeque<SlowAsk>,
-    /// A thread works on them.
-    alive: bool,
+    /// How many threads work on them.
+    threads: usize,
+    /// What they ask with; made anew when the first of them starts.
+    client: Option<Client>,
 }
 
 impl Slow {
     fn add(self: &Arc<Self>, ask: SlowAsk) {
         let mut state = self.lock();
         state.asks.push_back(ask);
-        if state.alive {
+        if state.threads == SLOW_THREADS {
             return;
         }
+        if state.threads == 0 {
+            let client = Client::new(&self.desk.address);
+            self.socket.hold(client.closer());
+            state.client = Some(client);
+        }
+        let Some(client) = state.client.clone() else {
+            return;
+        };
         let slow = self.clone();
-        match threads::spawn(&format!("slow:{}", self.desk.name), move || slow.work()) {
-            Ok(_) => state.alive = true,
+        let work = move || slow.work(&client);
+        match threads::spawn(&format!("slow:{}", self.desk.name), work) {
+            Ok(_) => state.threads += 1,
+            Err(error) if state.threads > 0 => log::warn!("{error}"),
             Err(error) => {
                 log::warn!("{error}");
                 let asks = std::mem::take(&mut state.asks);
                 for ask in asks {
                     let failed = Inspected::Failed(error.to_string());
-                    self.desk.answer(ask.generation, ask.id, failed);
+                    self.desk.answer(ask.generation, ask.id, true, failed);
                 }
             }
         }
     }
 
-    fn work(&self) {
-        let client = Client::new(&self.desk.address);
-        self.socket.hold(client.closer());
+    fn work(&self, client: &Client) {
         loop {
             let (ask, alone) = {
                 let mut state = self.lock();
                 let Some(ask) = state.asks.pop_front() else {
-                    state.alive = false;
+                    state.threads -= 1;
+                    if state.threads == 0 {
+                        state.client = None;
+                    }
                     return;
                 };
                 (ask, state.asks.is_empty())
             };
             let limit = if alone { SLOW_ALONE } else { SLOW_TURN };
-            let inspect = || self.desk.inspect(&client, &ask, limit);
+            let inspect = || self.desk.inspect(client, &ask, limit);
             match threads::catch(inspect).unwrap_or_else(Inspected::Failed) {
                 Inspected::Slow => self.lock().asks.push_back(ask),
-                result => self.desk.answer(ask.generation, ask.id, result),
+                result => self.desk.answer(ask.generation, ask.id, true, result),
             }
         }
     }

@@ -491,6 +491,15 @@ mod tests {
         assert!(contents.entries.len() > 2);
     }
 
+    #[test]
+    fn nothing_of_the_corpus_makes_it_panic() {
+        for (name, bytes) in crate::corpus::corpus("files") {
+            for mistake in read(Path::new(&name), &bytes).mistakes {
+                assert!(mistake.to_string().starts_with(&name), "{mistake}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_makes_it_panic(text in "((cluster|events|type|name|log|command|timeout|from_engine|concurrency): |- |\n|  |a|\\*|\\{|\\}|\\[|\\]|, |1|tcp://|\"|&a |\\*a|!t |\\PC){0,40}") {

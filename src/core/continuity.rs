@@ -4,7 +4,7 @@
 //! events without a word. So every new connection asks for a stretch that was seen already, and the two are laid over each other: what was seen is
 //! dropped, what stands between two seen events was lost while we listened, and when nothing of the stretch comes back, more may have been lost.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Time;
@@ -50,7 +50,8 @@ pub enum Gap {
 pub struct Continuity {
     /// Keys and stamps of the last events, oldest first.
     order: VecDeque<(u64, i64)>,
-    seen: HashSet<u64>,
+    /// Is each of them of our time?
+    seen: HashMap<u64, bool>,
     newest_ns: i64,
     /// Events up to this stamp run nothing: the engine's clock when we began, or where the last agent stopped.
     horizon_ns: Option<i64>,
@@ -58,15 +59,19 @@ pub struct Continuity {
     replay: Option<Replay>,
     /// The engine's clock when the present connection was made.
     connected_ns: i64,
+    /// When it was made by our own clock.
+    connected_at: Option<Time>,
     /// When the last connection ended: our clock, and the engine's as far as we know it.
     ended: Option<(Time, i64)>,
+    /// Events that came on this connection are lost, and a resync tells what they led to.
+    healed: bool,
 }
 
 #[derive(Debug)]
 struct Replay {
     renewal: bool,
     until: Time,
-    /// The engine's clock was set back to before the horizon: between these stamps stands what happened while we were away.
+    /// The engine's clock was set back to before the horizon: between these stamps stands what happened since the last connection began.
     away_ns: Option<(i64, i64)>,
     /// The last event of the connection before; `None` when there was none.
     last: Option<u64>,
@@ -79,6 +84,8 @@ struct Replay {
     unseen: usize,
     /// It was said that events had been dropped; all that one replay shows is one gap.
     told: bool,
+    /// Of the connection before, events are lost that are no news any more.
+    healed: bool,
     /// An event of our time came by: whatever its clock says, what the engine tells after it is younger.
     news: bool,
 }
@@ -88,11 +95,13 @@ impl Continuity {
     pub fn new(resume_ns: Option<i64>) -> Self {
         Continuity {
             order: VecDeque::new(),
-            seen: HashSet::new(),
+            seen: HashMap::new(),
+            healed: false,
             newest_ns: 0,
             horizon_ns: resume_ns,
             replay: None,
             connected_ns: 0,
+            connected_at: None,
             ended: None,
         }
     }
@@ -121,29 +130,35 @@ impl Continuity {
     /// A stream is open; `clock_ns` is the engine's clock.
     pub fn connected(&mut self, now: Time, clock_ns: i64, renewal: bool) {
         self.connected_ns = clock_ns;
+        let began = self.connected_at.replace(now);
         if self.horizon_ns.is_none() {
             self.horizon_ns = Some(clock_ns);
             return;
         }
-        // The engine's clock was set back: what it stamped since the last connection ended is news all the same. The horizon itself stays: when the
-        // clock is set right again, what is from before our time still is.
-        let away_ns = match (self.horizon_ns, self.ended) {
-            (Some(horizon), Some((ended, _))) if clock_ns < horizon => {
-                let away = now.saturating_sub(ended).as_nanos() as i64;
+        // The engine's clock was set back: what it stamped since the last connection began is news all the same, unless it was told (when that
+        // connection died may have been noticed late). The horizon itself stays: when the clock is set right again, what is from before our time
+        // still is.
+        let away_ns = match (self.horizon_ns, began) {
+            (Some(horizon), Some(began)) if clock_ns < horizon => {
+                let away = now.saturating_sub(began).as_nanos() as i64;
                 Some((clock_ns - away, clock_ns))
             }
             _ => None,
         };
+        // A stream may end before its replay was over; what that had to prove is left to this one.
+        let unproven = self.replay.take().filter(|replay| !replay.linked);
+        let last = unproven.and_then(|replay| replay.last);
         self.replay = Some(Replay {
             renewal,
             until: now + REPLAY,
             away_ns,
-            last: self.order.back().map(|(key, _)| *key),
+            last: last.or(self.order.back().map(|(key, _)| *key)),
             linked: false,
             events: 0,
             inside: false,
             unseen: 0,
             told: false,
+            healed: std::mem::take(&mut self.healed),
             news: false,
         });
     }
@@ -156,13 +171,15 @@ impl Continuity {
     /// Judges one event of the stream, and says when it proves a gap.
     pub fn judge(&mut self, event: &Event) -> (Verdict, Option<Gap>) {
         let key = key(event);
-        let seen = self.seen.contains(&key);
+        let known = self.seen.get(&key).copied();
+        let seen = known.is_some();
         let (verdict, gap) = match &mut self.replay {
             None if seen => (Verdict::Seen, None),
             None => (Verdict::Live, None),
             Some(replay) => {
                 let moment = Moment {
                     seen,
+                    ours: known == Some(true),
                     last: replay.last == Some(key),
                     live: event.time_ns > self.connected_ns,
                     from_before: event.time_ns <= self.horizon_ns.unwrap_or(0)
@@ -178,7 +195,7 @@ impl Continuity {
             }
         };
         if !seen {
-            self.remember(key, event.time_ns);
+            self.remember(key, event.time_ns, verdict != Verdict::Old);
         }
         (verdict, gap)
     }
@@ -201,16 +218,17 @@ impl Continuity {
     /// A gap is being healed by a resync that asks the engine from now on: what turns up later of the time before is no news.
     pub fn heal(&mut self, engine_now_ns: i64) {
         self.horizon_ns = Some(self.horizon_ns.unwrap_or(0).max(engine_now_ns));
+        self.healed = true;
     }
 
-    fn remember(&mut self, key: u64, ns: i64) {
+    fn remember(&mut self, key: u64, ns: i64, ours: bool) {
         if self.order.len() == MEMORY
             && let Some((old, _)) = self.order.pop_front()
         {
             self.seen.remove(&old);
         }
         self.order.push_back((key, ns));
-        self.seen.insert(key);
+        self.seen.insert(key, ours);
         self.newest_ns = ns;
     }
 }
@@ -219,6 +237,8 @@ impl Continuity {
 struct Moment {
     /// It was told before.
     seen: bool,
+    /// And it was of our time.
+    ours: bool,
     /// It is the one that was told last.
     last: bool,
     /// It is younger than the connection.
@@ -237,6 +257,7 @@ impl Replay {
             self.events += 1;
             self.inside = true;
             self.linked |= event.last;
+            self.news |= event.ours && !self.healed;
             let dropped = self.unseen > 0;
             self.unseen = 0;
             return (Verdict::Seen, self.dropped(dropped));
@@ -360,6 +381,32 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_ends_at_once_hides_no_gap() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.ended(at(2), T0 + 2 * SECOND);
+        stream.connected(at(900), T0 + 900 * SECOND, false);
+        stream.judge(&event(800));
+        stream.ended(at(901), T0 + 901 * SECOND);
+        stream.connected(at(901), T0 + 901 * SECOND, true);
+        assert_eq!(stream.judge(&event(800)).0, Verdict::Seen);
+        assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+    }
+
+    #[test]
+    fn what_a_resync_has_healed_is_no_news_in_the_next_replay() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.heal(T0 + 8 * SECOND);
+        stream.judge(&event(9));
+        stream.ended(at(10), T0 + 10 * SECOND);
+        stream.connected(at(10), T0 + 10 * SECOND, true);
+        assert_eq!(stream.judge(&event(1)).0, Verdict::Seen);
+        assert_eq!(stream.judge(&event(7)).0, Verdict::Old);
+        assert_eq!(stream.judge(&event(9)).0, Verdict::Seen);
+    }
+
+    #[test]
     fn a_clock_that_was_set_back_hides_nothing() {
         let mut stream = begun();
         stream.judge(&event(5));
@@ -396,8 +443,30 @@ mod tests {
         stream.ended(at(10), T0 + 10 * SECOND);
         stream.connected(at(20), T0 + 20 * SECOND, false);
         stream.judge(&event(5));
-        assert_eq!(stream.judge(&event(15)).0, Verdict::Late);
         assert_eq!(stream.judge(&event(-3580)).0, Verdict::Late);
+    }
+
+    #[test]
+    fn a_replay_that_was_cut_short_makes_nothing_of_before_our_time_news() {
+        let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
+        stream.connected(at(0), T0 + 60 * SECOND, false);
+        assert_eq!(stream.judge(&event(3)).0, Verdict::Old);
+        stream.ended(at(1), T0 + 61 * SECOND);
+        stream.connected(at(2), T0 + 62 * SECOND, false);
+        assert_eq!(stream.judge(&event(3)).0, Verdict::Seen);
+        assert_eq!(stream.judge(&event(5)).0, Verdict::Old);
+        assert_eq!(stream.judge(&event(6)).0, Verdict::Late);
+    }
+
+    #[test]
+    fn what_was_lost_and_healed_is_no_news_when_it_turns_up() {
+        let mut stream = begun();
+        stream.judge(&event(1));
+        stream.heal(T0 + 5 * SECOND);
+        stream.ended(at(60), T0 + 60 * SECOND);
+        stream.connected(at(60), T0 + 60 * SECOND, true);
+        stream.judge(&event(1));
+        assert_eq!(stream.judge(&event(2)), (Verdict::Old, None));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::store::FoundRun;
 const ASK: usize = 32;
 
 /// How long an event may lag behind the state that it led to, before it counts as lost.
-const SETTLE: Time = Time::from_secs(2);
+pub const SETTLE: Time = Time::from_secs(2);
 
 /// dockerd closes its streams when it stops, and the next connect may start it again through its socket unit.
 const AFTER_CLOSE: Time = Time::from_secs(2);
@@ -152,17 +152,27 @@ struct Container {
     look: Look,
     /// Raised by each event; the store has caught up when it holds what an inspect after it said.
     revision: u64,
+    /// When the revision was raised.
+    touched: Option<Time>,
     /// The revision when the inspect under way was asked for.
     asked: u64,
     /// What the last inspect said; `None` before the first, or when it is gone.
     facts: Option<Summary>,
+    /// There is no such container any more; the facts are its last ones.
+    gone: bool,
     member: bool,
     told: Told,
-    suspect: bool,
+    /// The revision of its last start or end: what was asked before says nothing of whether one of them is missing.
+    told_at: u64,
+    /// It may have been there before us: that it runs is no surprise.
+    old: bool,
+    /// Its state and what was told of it differ, and until when an event may yet explain it.
+    suspect: Option<Time>,
 }
 
 #[derive(Debug)]
 struct Round {
+    number: u64,
     stage: Stage,
     waiting: HashSet<ContainerId>,
 }
@@ -203,19 +213,23 @@ pub struct Engine {
     background: VecDeque<ContainerId>,
     /// Containers whose inspect failed, and when they are asked for again.
     failed: VecDeque<(Time, ContainerId)>,
-    /// The asks that the syncer works on or has before it: how many inspects of each are not answered.
+    /// Asks that the syncer works on, oldest first: how many of the inspects of each it has not answered. It answers them in their order.
     asks: VecDeque<usize>,
     listing: Option<u64>,
     list_at: Time,
+    list_complaints: Complaints,
     round: Option<Round>,
     round_wanted: bool,
+    rounds: u64,
     tick: Time,
     revisions: u64,
     suspects: VecDeque<(Time, ContainerId)>,
     /// The first look at the engine is under way: what runs was there before us.
     baseline: bool,
-    /// A gap was said since the last full look, so that differences are no surprise.
-    excused: bool,
+    /// A gap was said, so that differences are no surprise until the round of this number has looked at everything.
+    heals: Option<u64>,
+    /// Until when it had its say: what it found may still be waiting to be told.
+    excused_until: Time,
     last_event_ns: i64,
     counters: Counters,
 }
@@ -247,13 +261,16 @@ impl Engine {
             asks: VecDeque::new(),
             listing: None,
             list_at: Time::ZERO,
+            list_complaints: Complaints::default(),
             round: None,
             round_wanted: false,
+            rounds: 0,
             tick: Time::MAX,
             revisions: 0,
             suspects: VecDeque::new(),
             baseline: true,
-            excused: true,
+            heals: None,
+            excused_until: Time::ZERO,
             last_event_ns: 0,
             counters: Counters::default(),
         }
@@ -341,20 +358,26 @@ impl Engine {
         &self.known
     }
 
+    /// The newest change of a container that an event told of.
+    pub fn revision(&self, id: &ContainerId) -> u64 {
+        self.containers
+            .get(id)
+            .map_or(u64::MAX, |container| container.revision)
+    }
+
     /// Is this container to be reported? One whose first inspect has not come back may be.
     pub fn reports(&self, id: &ContainerId) -> bool {
         self.containers.get(id).is_some_and(|container| {
             let facts = container.facts.as_ref();
-            container.member && facts.is_none_or(|facts| facts.running || self.rules.all)
+            let shown = facts.is_none_or(|facts| facts.running || self.rules.all);
+            container.member && !container.gone && shown
         })
     }
 
-    /// The store lacks these containers: look at them again.
-    pub fn look_again(&mut self, ids: impl Iterator<Item = ContainerId>) {
-        for id in ids {
-            if self.containers.contains_key(&id) {
-                self.touch(&id);
-            }
+    /// The store lacks this container: look at it again.
+    pub fn look_again(&mut self, now: Time, id: &ContainerId) {
+        if self.containers.contains_key(id) {
+            self.touch(now, id);
         }
     }
 
@@ -374,7 +397,9 @@ impl Engine {
         let renewal = matches!(self.link, Link::Connecting { renewal: true });
         let predecessor = self.predecessor.take().unwrap_or_default();
         let replaced = match &self.hello {
-            Some(old) => !old.engine_id.is_empty() && identity(old) != identity(&hello),
+            // An engine need not say who it is.
+            Some(old) if old.engine_id.is_empty() || hello.engine_id.is_empty() => false,
+            Some(old) => identity(old) != identity(&hello),
             None => !predecessor.is_empty() && predecessor != hello.engine_id,
         };
         self.link = Link::Live { since: now };
@@ -390,6 +415,7 @@ impl Engine {
         self.continuity.connected(now, clock_ns, renewal);
         if !renewal || replaced {
             self.epoch = generation;
+            self.ask_anew();
             self.counters.reconnects += u64::from(self.ever_up);
             self.want_round(now);
             self.tick = now + self.rules.interval;
@@ -468,7 +494,7 @@ impl Engine {
 
     fn gap(&mut self, now: Time, why: &str, out: &mut Vec<Outcome>) {
         self.counters.gaps += 1;
-        self.excused = true;
+        self.heals = Some(self.rounds + 1);
         self.want_round(now);
         out.push(Outcome::Gap(why.to_owned()));
     }
@@ -527,16 +553,23 @@ impl Engine {
         let noise = event.is_noise();
         let mut revision = 0;
         if let Some(id) = container.filter(|id| !noise && !id.as_str().is_empty()) {
-            revision = self.touch(&id);
+            revision = self.touch(now, &id);
+            let told = match (&*event.kind, event.verb()) {
+                // Nobody is told it; what was told before stands.
+                _ if verdict == Verdict::Old => None,
+                ("container", "start") => Some(Told::Running(None)),
+                ("container", "die") => Some(Told::Nothing),
+                _ => None,
+            };
             let container = self.container(&id);
             let facts = container.facts.as_ref();
             let labels_lie = facts.is_some_and(|facts| facts.labels_lie);
-            match (&*event.kind, event.verb()) {
-                // Nobody is told it; what was told before stands.
-                _ if verdict == Verdict::Old => {}
-                ("container", "start") => container.told = Told::Running(None),
-                ("container", "die") => container.told = Told::Nothing,
-                _ => {}
+            if let Some(told) = told {
+                container.told = told;
+                container.told_at = revision;
+                container.old = false;
+                // Whether that was all, the next look will tell.
+                container.suspect = None;
             }
             if &*event.kind == "container" {
                 self.known.heard(&id, &event, revision, labels_lie);
@@ -552,11 +585,12 @@ impl Engine {
     }
 
     /// Look at this container, before all that only a resync wants.
-    fn touch(&mut self, id: &ContainerId) -> u64 {
+    fn touch(&mut self, now: Time, id: &ContainerId) -> u64 {
         self.revisions += 1;
         let revision = self.revisions;
         let container = self.container(id);
         container.revision = revision;
+        container.touched = Some(now);
         match &mut container.look {
             Look::Asked { again } | Look::Slow { again } => *again = true,
             Look::Queued { urgent: true } => {}
@@ -566,6 +600,28 @@ impl Engine {
             }
         }
         revision
+    }
+
+    /// Look at this container once more, before all that only a resync wants.
+    fn look_soon(&mut self, id: &ContainerId) {
+        let container = self.container(id);
+        if container.look == Look::Idle {
+            container.look = Look::Queued { urgent: true };
+            self.urgent.push_back(id.clone());
+        }
+    }
+
+    /// What the dead connection was asked is asked anew: its answers come to nothing.
+    fn ask_anew(&mut self) {
+        let mut asked = Vec::new();
+        for (id, container) in &mut self.containers {
+            if matches!(container.look, Look::Asked { .. } | Look::Slow { .. }) {
+                container.look = Look::Queued { urgent: true };
+                asked.push(id.clone());
+            }
+        }
+        asked.sort_unstable();
+        self.urgent.extend(asked);
     }
 
     /// Look at this container when nothing more urgent is to be looked at.
@@ -578,16 +634,21 @@ impl Engine {
     }
 
     fn container(&mut self, id: &ContainerId) -> &mut Container {
+        let old = self.baseline;
         self.containers
             .entry(id.clone())
             .or_insert_with(|| Container {
                 look: Look::Idle,
                 revision: 0,
+                touched: None,
                 asked: 0,
                 facts: None,
+                gone: false,
                 member: true,
                 told: Told::Nothing,
-                suspect: false,
+                told_at: 0,
+                old,
+                suspect: None,
             })
     }
 
@@ -622,21 +683,30 @@ impl Engine {
                 self.round = None;
                 self.want_round(now);
                 self.list_at = now + ASK_AGAIN;
-                out.push(Outcome::Effect(Effect::Log(Level::Warn, error)));
+                if self.list_complaints.is_new(&error) {
+                    out.push(Outcome::Effect(Effect::Log(Level::Warn, error)));
+                }
                 return;
             }
         };
+        self.list_complaints.clear();
         let listed: HashSet<&ContainerId> = rows.iter().map(|row| &row.id).collect();
-        let gone: Vec<ContainerId> = self
+        // Lists are made without the containers' locks: one that an event touched a moment before may be missing although it is there.
+        let recent = |container: &Container| container.touched.is_some_and(|at| at + SETTLE > now);
+        let mut missing: Vec<(ContainerId, bool)> = self
             .containers
             .iter()
             .filter(|(id, container)| container.revision <= asked && !listed.contains(id))
-            .map(|(id, _)| id.clone())
+            .map(|(id, container)| (id.clone(), recent(container)))
             .collect();
-        for id in gone {
-            self.gone(now, &id, 0, out);
-        }
+        missing.sort_unstable();
         let mut waiting = HashSet::new();
+        for (id, recent) in missing {
+            match recent {
+                true => self.look_in_turn(&id),
+                false => self.gone(now, &id, 0, out),
+            }
+        }
         for row in &rows {
             let container = self.container(&row.id);
             if container.revision <= asked {
@@ -651,21 +721,23 @@ impl Engine {
             round.stage = Stage::Looking;
             round.waiting = waiting;
         }
-        self.looked(out);
+        self.looked(now, out);
     }
 
     /// These containers' documents are to be written again, although they did not change.
-    pub fn repair(&mut self, ids: &[ContainerId], out: &mut Vec<Outcome>) {
+    pub fn repair(&mut self, now: Time, ids: &[ContainerId], out: &mut Vec<Outcome>) {
         let mut waiting = HashSet::new();
         for id in ids {
             self.look_in_turn(id);
-            waiting.insert(id.clone());
+            if !matches!(self.container(id).look, Look::Slow { .. }) {
+                waiting.insert(id.clone());
+            }
         }
         match &mut self.round {
             Some(round) if round.stage == Stage::Comparing => {
                 round.stage = Stage::Repairing;
                 round.waiting = waiting;
-                self.looked(out);
+                self.looked(now, out);
             }
             _ => {}
         }
@@ -675,6 +747,18 @@ impl Engine {
     pub fn end_round(&mut self, now: Time, random: &mut Random) {
         self.round = None;
         self.plan(now, random);
+    }
+
+    /// The round's work with the engine is done, and what is left of it is the store's.
+    pub fn waits_for_store(&self) -> bool {
+        self.round.as_ref().is_some_and(|round| {
+            matches!(round.stage, Stage::Comparing | Stage::Repairing) && round.waiting.is_empty()
+        })
+    }
+
+    /// The round under way; each has its own number.
+    pub fn round(&self) -> Option<u64> {
+        self.round.as_ref().map(|round| round.number)
     }
 
     /// Is a resync under way?
@@ -687,7 +771,7 @@ impl Engine {
         self.tick = now + random.between(interval - interval / 10, interval);
     }
 
-    fn looked(&mut self, out: &mut Vec<Outcome>) {
+    fn looked(&mut self, now: Time, out: &mut Vec<Outcome>) {
         let Some(round) = &mut self.round else {
             return;
         };
@@ -699,6 +783,10 @@ impl Engine {
                 round.stage = Stage::Comparing;
                 self.counters.resyncs += 1;
                 self.baseline = false;
+                if self.heals.is_some_and(|heals| heals <= round.number) {
+                    self.heals = None;
+                    self.excused_until = now + SETTLE;
+                }
                 out.push(Outcome::Looked);
             }
             Stage::Repairing => out.push(Outcome::Repaired),
@@ -714,53 +802,52 @@ impl Engine {
         now: Time,
         generation: Generation,
         id: &ContainerId,
+        by_slow: bool,
         result: Inspected,
         out: &mut Vec<Outcome>,
     ) {
-        let current = generation == self.epoch;
+        if !by_slow {
+            self.answered();
+        }
+        // What was asked on a dead connection has been asked for anew.
+        if generation != self.epoch {
+            return;
+        }
         let Some(container) = self.containers.get_mut(id) else {
-            // Asked for before another engine took this one's place.
-            return self.answered();
+            return;
         };
-        let (slow, mut again) = match container.look {
-            Look::Asked { again } => (false, again),
-            Look::Slow { again } => (true, again),
-            Look::Idle | Look::Queued { .. } => (false, false),
+        let mut again = match container.look {
+            Look::Asked { again } if !by_slow => again,
+            Look::Slow { again } if by_slow => again,
+            _ => return,
         };
         let asked = container.asked;
         container.look = Look::Idle;
-        again |= !current;
-        if !slow {
-            self.answered();
-        }
+        // It is not forgotten before it was asked for again.
+        let failed = matches!(result, Inspected::Failed(_));
         match result {
-            Inspected::Slow if current => {
-                self.container(id).look = Look::Slow { again };
+            Inspected::Slow => {
+                container.look = Look::Slow { again };
                 again = false;
             }
-            Inspected::Failed(error) if current => {
+            Inspected::Failed(error) => {
                 out.push(Outcome::Effect(Effect::Log(Level::Debug, error)));
                 self.failed.push_back((now + ASK_AGAIN, id.clone()));
             }
-            Inspected::Found { document, member } if current => {
+            Inspected::Found { document, member } => {
                 self.found(now, id, asked, document, member, out);
             }
-            Inspected::Gone if current => self.gone(now, id, asked, out),
-            _ => {}
+            Inspected::Gone => self.gone(now, id, asked, out),
         }
         if again {
-            let container = self.container(id);
-            if container.look == Look::Idle {
-                container.look = Look::Queued { urgent: true };
-                self.urgent.push_back(id.clone());
-            }
-        } else {
+            self.look_soon(id);
+        } else if !failed {
             self.tidy(id);
         }
         if let Some(round) = &mut self.round
             && round.waiting.remove(id)
         {
-            self.looked(out);
+            self.looked(now, out);
         }
     }
 
@@ -784,29 +871,33 @@ impl Engine {
         out: &mut Vec<Outcome>,
     ) {
         let all = self.rules.all;
-        let baseline = self.baseline;
         self.known.seen(id, asked, &document.summary);
         let container = self.container(id);
+        container.gone = false;
         container.member = member.unwrap_or(container.member);
         container.facts = Some(document.summary.clone());
         let running = document.summary.running;
         let started = &document.summary.started_at;
         let strange = match (&container.told, running) {
+            _ if asked < container.told_at => false,
             (Told::Running(Some(told)), true) => told != started,
             (Told::Running(None), true) => {
                 container.told = Told::Running(Some(started.clone()));
                 false
             }
-            (Told::Nothing, true) if baseline => {
+            (Told::Nothing, true) if container.old => {
                 container.told = Told::Running(Some(started.clone()));
                 false
             }
             (Told::Nothing, true) | (Told::Running(_), false) => true,
             (Told::Nothing, false) => false,
         };
+        container.old = false;
         let report = container.member && (running || all);
         if strange {
             self.suspect(now, id);
+        } else {
+            container.suspect = None;
         }
         out.push(Outcome::State(
             id.clone(),
@@ -822,8 +913,10 @@ impl Engine {
         if let Some(facts) = &mut container.facts {
             facts.running = false;
         }
-        if container.told != Told::Nothing {
-            self.suspect(now, id);
+        container.gone = true;
+        match container.told {
+            Told::Nothing => container.suspect = None,
+            Told::Running(_) => self.suspect(now, id),
         }
         out.push(Outcome::State(id.clone(), None, asked));
         self.tidy(id);
@@ -837,8 +930,8 @@ impl Engine {
             let stopped = facts.is_none_or(|facts| !facts.running);
             container.look == Look::Idle
                 && stopped
-                && !(all && facts.is_some())
-                && !container.suspect
+                && !(all && facts.is_some() && !container.gone)
+                && container.suspect.is_none()
                 && container.told == Told::Nothing
         };
         if self.containers.get(id).is_some_and(idle) {
@@ -850,19 +943,23 @@ impl Engine {
 
     fn suspect(&mut self, now: Time, id: &ContainerId) {
         let container = self.container(id);
-        if !container.suspect {
-            container.suspect = true;
+        if container.suspect.is_none() {
+            container.suspect = Some(now + SETTLE);
             self.suspects.push_back((now + SETTLE, id.clone()));
         }
     }
 
     /// The moment is over in which the event might still have come.
-    fn infer(&mut self, now: Time, id: ContainerId, out: &mut Vec<Outcome>) {
+    fn infer(&mut self, now: Time, at: Time, id: ContainerId, out: &mut Vec<Outcome>) {
         let clock_ns = self.clock_ns(now);
         let Some(container) = self.containers.get_mut(&id) else {
             return;
         };
-        container.suspect = false;
+        if container.suspect != Some(at) {
+            // An event explained it.
+            return;
+        }
+        container.suspect = None;
         if container.look != Look::Idle {
             return self.suspect(now, &id);
         }
@@ -877,7 +974,8 @@ impl Engine {
             true => Told::Running(Some(facts.started_at.clone())),
             false => Told::Nothing,
         };
-        if !actions.is_empty() && !self.excused {
+        let excused = self.heals.is_some() || now <= self.excused_until;
+        if !actions.is_empty() && !excused {
             self.counters.drift += 1;
             self.gap(now, "a resync found what no event had told", out);
         }
@@ -911,7 +1009,7 @@ impl Engine {
             && at <= now
         {
             self.suspects.pop_front();
-            self.infer(now, id, out);
+            self.infer(now, at, id, out);
         }
         if self.tick <= now {
             self.tick = now + self.rules.interval;
@@ -920,9 +1018,7 @@ impl Engine {
             }
             self.want_round(now);
         }
-        let starved = self.is_live() && self.ask(now, room, out);
-        self.excused &= self.baseline || self.in_round() || !self.suspects.is_empty();
-        starved
+        self.is_live() && self.ask(now, room, out)
     }
 
     fn is_live(&self) -> bool {
@@ -943,7 +1039,9 @@ impl Engine {
             self.listing = Some(self.revisions);
             // A gap that is told from now on is not healed by this list.
             self.list_at = now + ASK_AGAIN;
+            self.rounds += 1;
             self.round = Some(Round {
+                number: self.rounds,
                 stage: Stage::Listing,
                 waiting: HashSet::new(),
             });
@@ -957,7 +1055,7 @@ impl Engine {
             && at <= now
         {
             self.failed.pop_front();
-            self.touch(&id);
+            self.touch(now, &id);
         }
         // Two asks at the most: one that is being worked on, and one of touched containers behind it.
         while self.asks.is_empty() || (self.asks.len() < 2 && !self.urgent.is_empty()) {

@@ -10,7 +10,7 @@ use super::Time;
 use super::backoff::{Backoff, Complaints, Random};
 use super::message::StoreRequest;
 use crate::model::{ContainerId, EngineIndex};
-use crate::store::{Batch, Claim, Fenced, Happening, Holder, HostBatch};
+use crate::store::{Batch, Claim, Happening, Holder, HostBatch};
 
 /// Leases live 10 s; four renewals may fail before one is lost.
 const BEAT: Time = Time::from_secs(2);
@@ -57,7 +57,8 @@ pub struct Link {
     audits: BTreeSet<EngineIndex>,
     /// Transactions to be run before any other; the first may be under way.
     flights: VecDeque<Flight>,
-    release: bool,
+    /// The leases are given back, and nothing else is asked any more.
+    leaving: bool,
     /// Where it answered last.
     pub address: String,
     /// Why the store does not answer; empty when it does.
@@ -86,7 +87,7 @@ impl Link {
             overdue: Vec::new(),
             audits: BTreeSet::new(),
             flights: VecDeque::new(),
-            release: false,
+            leaving: false,
             address: String::new(),
             error: String::new(),
             complaints: Complaints::default(),
@@ -139,18 +140,18 @@ impl Link {
     }
 
     /// Give the leases back, and do nothing more.
-    pub fn release(&mut self) {
-        self.release = true;
+    pub fn leave(&mut self) {
+        self.leaving = true;
     }
 
-    /// A transaction is to be run.
-    pub fn send(&mut self, flight: Flight) {
-        self.flights.push_back(flight);
+    /// The leases were given back.
+    pub fn released(&mut self) {
+        self.tenancy.fill(Tenancy::Off);
     }
 
-    /// Transactions that are not known to have run.
-    pub fn in_flight(&self) -> usize {
-        self.flights.len()
+    /// There is nothing left to give back, or nobody to give it to.
+    pub fn has_left(&self) -> bool {
+        self.leaving && self.busy.is_none() && (!self.open || self.ours().is_empty())
     }
 
     /// The newest of them, for revisions that it makes true as well.
@@ -215,10 +216,8 @@ impl Link {
         self.on_trial = (asked != Some(StoreRequest::Open)).then_some(now);
         self.errors += 1;
         self.open_at = now + self.backoff.next(random);
-        match asked {
-            Some(StoreRequest::Audit(host)) => self.audit(host),
-            Some(StoreRequest::Release(_)) => self.release = false,
-            _ => {}
+        if let Some(StoreRequest::Audit(host)) = asked {
+            self.audit(host);
         }
     }
 
@@ -244,7 +243,7 @@ impl Link {
         build: impl FnOnce() -> Option<Flight>,
     ) -> Option<StoreRequest> {
         if !self.open {
-            return (self.open_at <= now && !self.release).then_some(StoreRequest::Open);
+            return (self.open_at <= now && !self.leaving).then_some(StoreRequest::Open);
         }
         let claims = |hosts: Vec<EngineIndex>| {
             hosts
@@ -255,10 +254,9 @@ impl Link {
                 })
                 .collect::<Vec<Claim>>()
         };
-        if self.release {
-            self.release = false;
-            self.open_at = Time::MAX;
-            return Some(StoreRequest::Release(self.ours()));
+        if self.leaving {
+            let ours = self.ours();
+            return (!ours.is_empty()).then_some(StoreRequest::Release(ours));
         }
         if self.beat_at <= now {
             self.beat_at = now + BEAT;
@@ -316,26 +314,16 @@ impl Link {
 
     /// When there is something to ask although nothing happened.
     pub fn deadline(&self) -> Option<Time> {
-        if self.busy.is_some() {
+        if self.busy.is_some() || self.leaving {
             return None;
         }
         if !self.open {
-            return Some(self.open_at).filter(|at| *at != Time::MAX);
+            return Some(self.open_at);
         }
         let due = self.tenancy.iter().filter_map(|tenancy| match tenancy {
             Tenancy::Wanted(at) | Tenancy::Held(_, at) => Some(*at),
             Tenancy::Ours | Tenancy::Off => None,
         });
         due.chain([self.beat_at, self.sweep_at]).min()
-    }
-
-    /// Sorts out what a refused transaction or heartbeat says; the hosts are not ours any more.
-    pub fn fenced(&mut self, now: Time, fenced: &Fenced) {
-        for host in &fenced.lost {
-            self.set_tenancy(*host, Tenancy::Wanted(now));
-        }
-        for (host, holder) in &fenced.held {
-            self.hold(now, *host, holder.clone());
-        }
     }
 }

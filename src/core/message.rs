@@ -62,6 +62,8 @@ pub enum Input {
         generation: Generation,
         /// Which container.
         id: ContainerId,
+        /// By the thread that waits for inspects that hang; not the answer to an ask any more.
+        by_slow: bool,
         /// What was answered.
         result: Inspected,
     },

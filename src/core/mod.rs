@@ -14,8 +14,11 @@ pub mod link;
 pub mod message;
 pub mod outbox;
 pub mod rules;
+mod selfcheck;
 mod store;
 mod tell;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,6 +32,7 @@ use jobs::{Added, Hold, Jobs};
 use link::{Link, Tenancy};
 use outbox::{Outbox, Wanted};
 use rules::{Rules, Subject};
+use selfcheck::Selfcheck;
 
 pub use message::{
     Effect, Generation, Input, Inspected, Level, Since, StoreReply, StoreRequest, StreamEnd,
@@ -77,6 +81,8 @@ pub struct CacheSettings {
     pub all: bool,
     /// Lists are filtered.
     pub filtered: bool,
+    /// Compare with what the events told, and read every document back.
+    pub selfcheck: bool,
     /// How long the containers of an engine that is down stay.
     pub forget_after: Time,
 }
@@ -98,6 +104,13 @@ struct Site {
     /// When the day of the shared sets was last renewed.
     shared_at: Time,
     resume_ns: Option<i64>,
+    selfcheck: Option<Selfcheck>,
+    /// Another engine took the place of the one that was watched at first.
+    replaced: bool,
+    /// The round whose end waits to be written.
+    closing: Option<u64>,
+    /// A round ended without the store, which was away.
+    unchecked: bool,
 }
 
 /// The machine.
@@ -158,6 +171,12 @@ impl Core {
                     turn: 0,
                     shared_at: Time::ZERO,
                     resume_ns: None,
+                    selfcheck: cache
+                        .filter(|cache| cache.selfcheck)
+                        .map(|_| Selfcheck::default()),
+                    replaced: false,
+                    closing: None,
+                    unchecked: false,
                 }
             })
             .collect();
@@ -209,9 +228,10 @@ impl Core {
             Input::Inspected {
                 generation,
                 id,
+                by_slow,
                 result,
                 ..
-            } => engine.inspected(now, generation, &id, result, &mut out),
+            } => engine.inspected(now, generation, &id, by_slow, result, &mut out),
             Input::Stored(reply) => return self.stored(now, reply, effects),
             Input::Ended { job, run } => return self.ended(job, run),
             Input::Report => return self.report(effects),
@@ -252,9 +272,10 @@ impl Core {
                 self.follow(now, index, out, effects);
             }
             self.forget_lost_engines(now, effects);
+            self.tell_doubts(now, effects);
         }
         while let Some(job) = self.jobs.start(now) {
-            // The store is told what runs: should we crash, our successor knows what it cut off.
+            // The store is told what runs: should we crash, our successor runs it no second time, and knows that it was cut off.
             self.writable.insert(job.engine);
             effects.push(Effect::Run(Box::new(self.job(job))));
         }
@@ -267,7 +288,11 @@ impl Core {
     pub fn deadline(&self) -> Option<Time> {
         let engines = self.sites.iter().filter_map(|site| {
             let forget = self.forget_at(site);
-            [site.engine.deadline(), forget].into_iter().flatten().min()
+            let check = site.selfcheck.as_ref().and_then(Selfcheck::deadline);
+            [site.engine.deadline(), forget, check]
+                .into_iter()
+                .flatten()
+                .min()
         });
         let start = self
             .start_at
@@ -321,7 +346,7 @@ impl Core {
                 }
                 Outcome::Effect(effect) => effects.push(effect),
                 Outcome::State(id, document, revision) => {
-                    self.state(index, id, document, revision);
+                    self.state(now, index, id, document, revision);
                 }
                 Outcome::Event {
                     event,
@@ -338,7 +363,7 @@ impl Core {
                 }
                 Outcome::Up => self.up(now, index, effects),
                 Outcome::Down => self.down(now, index),
-                Outcome::Replaced => self.replaced(index, effects),
+                Outcome::Replaced => self.replaced(now, index, effects),
                 Outcome::Unreachable => self.close(now, index, false),
                 Outcome::Looked => self.looked(now, index),
                 Outcome::Repaired => self.close(now, index, true),
@@ -349,12 +374,13 @@ impl Core {
     /// A container is so.
     fn state(
         &mut self,
+        now: Time,
         index: EngineIndex,
         id: model::ContainerId,
         document: Option<Arc<model::Document>>,
         revision: u64,
     ) {
-        let Some(link) = &mut self.link else {
+        let Some(link) = &self.link else {
             return self.jobs.written(index, &id, revision);
         };
         if !link.is_open() || !link.is_ours(index) {
@@ -365,9 +391,14 @@ impl Core {
             return;
         }
         let site = &mut self.sites[index.at()];
-        let before = site.outbox.bytes();
-        let wanted = site.outbox.want(&id, document, revision);
-        self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;
+        if let Some(check) = &mut site.selfcheck {
+            let gaps = site.engine.counters().gaps;
+            check.saw(now, &id, document.as_ref(), revision, gaps);
+        }
+        let wanted = self.outbox(index, |outbox| outbox.want(&id, document, revision));
+        let Some(link) = &mut self.link else {
+            return;
+        };
         match wanted {
             Wanted::Later => {
                 self.writable.insert(index);
@@ -377,6 +408,15 @@ impl Core {
                 None => self.jobs.written(index, &id, revision),
             },
         }
+    }
+
+    /// Changes what waits for the store, and keeps count of the bytes.
+    fn outbox<T>(&mut self, index: EngineIndex, change: impl FnOnce(&mut Outbox) -> T) -> T {
+        let outbox = &mut self.sites[index.at()].outbox;
+        let before = outbox.bytes();
+        let done = change(outbox);
+        self.waiting_bytes = self.waiting_bytes + outbox.bytes() - before;
+        done
     }
 
     /// Something happened: into the stream, and to the handlers.
@@ -473,7 +513,8 @@ impl Core {
             Some(link) if *link.tenancy(index) == Tenancy::Off => {
                 link.set_tenancy(index, Tenancy::Wanted(now));
             }
-            _ if was_down => {
+            Some(_) if was_down => {
+                site.outbox.keep();
                 site.outbox.notify(Notice::HostUp);
                 self.writable.insert(index);
             }
@@ -485,12 +526,17 @@ impl Core {
         self.status_stale = true;
         let site = &mut self.sites[index.at()];
         site.down_since = Some(now);
-        site.outbox.notify(Notice::HostDown);
-        self.writable.insert(index);
+        if self.link.is_some() {
+            site.outbox.notify(Notice::HostDown);
+            self.writable.insert(index);
+        }
     }
 
-    fn replaced(&mut self, index: EngineIndex, effects: &mut Vec<Effect>) {
+    /// Another engine answers: nothing of the old one may stand beside what the new one has.
+    fn replaced(&mut self, now: Time, index: EngineIndex, effects: &mut Vec<Effect>) {
+        self.status_stale = true;
         let site = &mut self.sites[index.at()];
+        site.replaced = true;
         effects.push(Effect::Log(
             Level::Warn,
             format!(
@@ -498,37 +544,51 @@ impl Core {
                 site.name, site.url
             ),
         ));
+        let outbox = &site.outbox;
+        let old: Vec<_> = outbox.known().chain(outbox.waiting()).cloned().collect();
+        for id in old {
+            self.state(now, index, id, None, 0);
+        }
     }
 
     /// A resync has looked at everything: compare with the store, where that is ours.
     fn looked(&mut self, now: Time, index: EngineIndex) {
         let site = &self.sites[index.at()];
-        for id in site
-            .outbox
-            .known()
+        let known = site.outbox.known();
+        let mut left: Vec<model::ContainerId> = known
             .filter(|id| !site.engine.reports(id))
             .cloned()
-            .collect::<Vec<_>>()
-        {
-            self.state(index, id, None, 0);
+            .collect();
+        left.sort_unstable();
+        for id in left {
+            self.state(now, index, id, None, 0);
         }
         match &mut self.link {
-            Some(link) if link.is_ours(index) => link.audit(index),
-            _ => self.sites[index.at()]
-                .engine
-                .end_round(now, &mut self.random),
+            Some(link) if link.is_ours(index) && link.is_open() => link.audit(index),
+            _ => self.go_on(now, index),
         }
+    }
+
+    /// The store is not there, or not ours: the engine's round does not wait for it. Once the store is back there will be another.
+    fn go_on(&mut self, now: Time, index: EngineIndex) {
+        let site = &mut self.sites[index.at()];
+        site.unchecked = true;
+        site.engine.end_round(now, &mut self.random);
     }
 
     /// Ends a resync in the store.
     fn close(&mut self, now: Time, index: EngineIndex, stamp: bool) {
-        let ours = self.link.as_ref().is_some_and(|link| link.is_ours(index));
-        let site = &mut self.sites[index.at()];
-        if !ours {
-            if stamp {
-                site.engine.end_round(now, &mut self.random);
-            }
+        let link = self.link.as_ref().filter(|link| link.is_ours(index));
+        let open = link.is_some_and(Link::is_open);
+        if stamp && !open {
+            return self.go_on(now, index);
+        }
+        if link.is_none() {
             return;
+        }
+        let site = &mut self.sites[index.at()];
+        if stamp {
+            site.closing = site.engine.round();
         }
         if !stamp && site.outbox.is_closing() {
             return;
@@ -553,6 +613,17 @@ impl Core {
         (ours && !site.outbox.is_forgotten()).then_some(since + after)
     }
 
+    /// What a self-check found.
+    fn tell_doubts(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        for site in &mut self.sites {
+            let engine = &site.engine;
+            if let Some(check) = &mut site.selfcheck {
+                let lines = check.settle(now, |id| engine.revision(id), engine.counters().gaps);
+                effects.extend(lines.into_iter().map(|line| Effect::Log(Level::Warn, line)));
+            }
+        }
+    }
+
     /// Engines that have been away for longer than `forget_after` take their host with them.
     fn forget_lost_engines(&mut self, now: Time, effects: &mut Vec<Effect>) {
         for index in (0..self.sites.len() as u32).map(EngineIndex) {
@@ -566,8 +637,8 @@ impl Core {
                         site.name
                     ),
                 ));
-                site.outbox.forget();
                 site.reported = false;
+                self.outbox(index, Outbox::forget);
                 self.writable.insert(index);
             }
         }
@@ -594,24 +665,21 @@ impl Core {
         }
         self.jobs.close();
         effects.push(Effect::CancelRuns);
-        let released = match &mut self.link {
-            Some(link) if !link.ours().is_empty() && link.is_open() => {
-                link.release();
-                false
-            }
-            _ => true,
-        };
+        if let Some(link) = &mut self.link {
+            link.leave();
+        }
         self.stopping = Some(Stopping {
             release_by: now + RELEASE,
-            released,
+            released: false,
             said: false,
         });
     }
 
     fn finish(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let running = self.jobs.running();
+        let left = self.link.as_ref().is_none_or(Link::has_left);
         if let Some(stop) = &mut self.stopping {
-            stop.released |= stop.release_by <= now;
+            stop.released |= left || stop.release_by <= now;
             if stop.released && running == 0 && !stop.said {
                 stop.said = true;
                 effects.push(Effect::Stopped);

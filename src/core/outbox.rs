@@ -4,7 +4,7 @@
 //! *happened* (stream entries, a ring that drops its oldest). A batch is built against `stored`, which already counts all batches built before:
 //! they are applied one at a time and repeated unchanged until they ran, or until the host's lease is lost and all is begun anew.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::model::{ContainerId, Document, EngineIndex};
@@ -36,6 +36,8 @@ struct Stored {
     name: Option<Arc<str>>,
     image: Option<Arc<str>>,
     running: bool,
+    /// It may stand in the sets of its image.
+    imaged: bool,
 }
 
 /// What is to become of a container.
@@ -53,14 +55,18 @@ pub struct Outbox {
     host: EngineIndex,
     stored: HashMap<ContainerId, Stored>,
     names: HashMap<Arc<str>, ContainerId>,
-    /// How many running containers of the host the store has under an image.
+    /// How many containers of the host the store has under an image.
     images: HashMap<Arc<str>, usize>,
+    /// How many of them run.
+    running: usize,
     /// Containers in `dirty` in the order in which they got there; an entry whose order is not the dirty one's is stale.
     queue: VecDeque<(u64, ContainerId)>,
     dirty: HashMap<ContainerId, Dirty>,
     orders: u64,
     bytes: usize,
     names_left: Vec<Arc<str>>,
+    /// Containers whose name another one was said to have: one of the two answers is out of date.
+    robbed: Vec<ContainerId>,
     touches: VecDeque<ContainerId>,
     reassert: VecDeque<(ContainerId, Arc<str>)>,
     happened: VecDeque<Happening>,
@@ -73,6 +79,8 @@ pub struct Outbox {
     closing: Option<Closing>,
     renew_shared: bool,
     forget: bool,
+    /// The transaction that removes the host was built.
+    forgotten: bool,
 }
 
 /// The end of a resync: written when all is written that was dirty when it was called for.
@@ -99,11 +107,13 @@ impl Outbox {
             stored: HashMap::new(),
             names: HashMap::new(),
             images: HashMap::new(),
+            running: 0,
             queue: VecDeque::new(),
             dirty: HashMap::new(),
             orders: 0,
             bytes: 0,
             names_left: Vec::new(),
+            robbed: Vec::new(),
             touches: VecDeque::new(),
             reassert: VecDeque::new(),
             happened: VecDeque::new(),
@@ -114,6 +124,7 @@ impl Outbox {
             closing: None,
             renew_shared: true,
             forget: false,
+            forgotten: false,
         }
     }
 
@@ -122,6 +133,7 @@ impl Outbox {
         self.stored.clear();
         self.names.clear();
         self.images.clear();
+        self.running = 0;
         self.fields.clear();
         self.touches.clear();
         self.reassert.clear();
@@ -130,6 +142,7 @@ impl Outbox {
         self.silent = true;
         self.renew_shared = true;
         self.forget = false;
+        self.forgotten = false;
         let images: HashMap<&ContainerId, &String> = audit
             .manifest
             .iter()
@@ -146,10 +159,14 @@ impl Outbox {
             stored.running |= running;
             stored.image = images.get(id).map(|image| Arc::from(image.as_str()));
         }
-        for stored in self.stored.values() {
-            if let (true, Some(image)) = (stored.running, &stored.image) {
+        // What is not known to be stopped may be in the sets of its image, even when it is missing elsewhere.
+        let stopped: HashSet<&ContainerId> = audit.stopped.iter().collect();
+        for (id, stored) in &mut self.stored {
+            stored.imaged = stored.running || !stopped.contains(id);
+            if let (true, Some(image)) = (stored.imaged, &stored.image) {
                 *self.images.entry(image.clone()).or_default() += 1;
             }
+            self.running += usize::from(stored.running);
         }
         for (name, id) in &audit.names {
             let id = ContainerId::from(id.as_str());
@@ -220,6 +237,21 @@ impl Outbox {
         Wanted::Later
     }
 
+    /// Containers that lost their names to others by the last transaction and were not written by it: they have to be looked at again.
+    pub fn robbed(&mut self) -> Vec<ContainerId> {
+        let mut robbed = std::mem::take(&mut self.robbed);
+        robbed.retain(|id| match self.stored.get_mut(id) {
+            Some(stored)
+                if stored.name.as_ref().and_then(|name| self.names.get(name)) != Some(id) =>
+            {
+                stored.digest = None;
+                true
+            }
+            _ => false,
+        });
+        robbed
+    }
+
     /// How many containers the store holds, as far as we know.
     pub fn len(&self) -> usize {
         self.stored.len()
@@ -230,9 +262,18 @@ impl Outbox {
         self.stored.is_empty()
     }
 
-    /// The containers that the store holds, as far as we know.
+    /// The containers that the store holds as far as we know, and those that it is to hold.
     pub fn known(&self) -> impl Iterator<Item = &ContainerId> {
-        self.stored.keys()
+        let coming = self
+            .dirty
+            .iter()
+            .filter(|(id, dirty)| dirty.document.is_some() && !self.stored.contains_key(*id));
+        self.stored.keys().chain(coming.map(|(id, _)| id))
+    }
+
+    /// The containers that wait to be written or to go.
+    pub fn waiting(&self) -> impl Iterator<Item = &ContainerId> {
+        self.dirty.keys()
     }
 
     /// Bytes of documents that wait.
@@ -254,13 +295,20 @@ impl Outbox {
         for happening in happened.into_iter().rev() {
             if self.happened.len() < RING {
                 self.happened.push_front(happening);
+            } else {
+                self.dropped += 1;
             }
         }
     }
 
-    /// Say this with the next transaction.
+    /// Say this with the next transaction. An engine that went and came back before anybody could be told of it was never away.
     pub fn notify(&mut self, notice: Notice) {
-        self.notices.push_back(notice);
+        match (self.notices.back(), &notice) {
+            (Some(Notice::HostDown), Notice::HostUp) | (Some(Notice::HostUp), Notice::HostDown) => {
+                self.notices.pop_back();
+            }
+            _ => self.notices.push_back(notice),
+        }
     }
 
     /// Compares what the store says with what it should say, and puts right what can be put right here. Returns the containers whose documents
@@ -278,28 +326,43 @@ impl Outbox {
         for (id, stored) in &mut self.stored {
             let right = running.contains(id) == stored.running
                 && stopped.contains(id) != stored.running
-                && manifest.get(id).map(|image| image.as_str()) == stored.image.as_deref();
+                && manifest.get(id).map(|image| image.as_str()) == stored.image.as_deref()
+                && stored
+                    .name
+                    .as_ref()
+                    .is_none_or(|name| self.names.get(name) == Some(id));
             if !right {
                 stored.digest = None;
                 again.push(id.clone());
             }
         }
-        let foreign: HashSet<&ContainerId> = running
-            .into_iter()
-            .chain(stopped)
-            .chain(manifest.keys().copied())
+        for (id, digest, ours) in &audit.documents {
+            if let Some(stored) = self.stored.get_mut(id)
+                && stored.digest.is_some()
+                && (stored.digest != *digest || !ours)
+            {
+                stored.digest = None;
+                again.push(id.clone());
+            }
+        }
+        let foreign: BTreeSet<&ContainerId> = running
+            .iter()
+            .chain(&stopped)
+            .chain(manifest.keys())
+            .copied()
             .filter(|id| !self.stored.contains_key(*id))
             .collect();
         for id in foreign {
             differences += 1;
             let image = manifest.get(id).map(|image| Arc::from(image.as_str()));
-            self.stored.insert(
-                id.clone(),
-                Stored {
-                    image,
-                    ..Stored::default()
-                },
-            );
+            let stored = Stored {
+                image,
+                running: running.contains(id),
+                imaged: !stopped.contains(id),
+                ..Stored::default()
+            };
+            self.count(&stored);
+            self.stored.insert(id.clone(), stored);
             if !self.dirty.contains_key(id) {
                 self.want(id, None, 0);
             }
@@ -372,14 +435,21 @@ impl Outbox {
 
     /// Removes everything of the host, and the host.
     pub fn forget(&mut self) {
-        let ids: Vec<ContainerId> = self.stored.keys().cloned().collect();
+        let mut ids: Vec<ContainerId> = self.known().cloned().collect();
+        ids.sort_unstable();
         for id in ids {
             self.want(&id, None, 0);
         }
         self.touches.clear();
+        self.reassert.clear();
         self.closing = None;
         self.silent = true;
         self.forget = true;
+    }
+
+    /// The host is back: it stays, if there is time yet to stop its removal.
+    pub fn keep(&mut self) {
+        self.forget &= self.forgotten;
     }
 
     /// The host's keys are to be removed, or were.
@@ -389,7 +459,7 @@ impl Outbox {
 
     /// How many containers the store has as running (when all batches built so far have run).
     pub fn running(&self) -> usize {
-        self.stored.values().filter(|stored| stored.running).count()
+        self.running
     }
 
     /// Does anything wait to be written?
@@ -417,9 +487,20 @@ impl Outbox {
         self.take_happenings(&mut batch, room);
         let touches = TOUCHES.min(self.touches.len());
         if batch.puts.is_empty() {
-            batch.touches.extend(self.touches.drain(..touches));
+            // Some may have left since the resync that wanted them renewed.
+            let stored = &self.stored;
+            let stays = |id: &ContainerId| stored.contains_key(id);
+            batch
+                .touches
+                .extend(self.touches.drain(..touches).filter(stays));
             let shares = TOUCHES.min(self.reassert.len());
-            batch.reassert.extend(self.reassert.drain(..shares));
+            let runs = |(id, image): &(ContainerId, Arc<str>)| {
+                let stored = stored.get(id);
+                stored.is_some_and(|stored| stored.running && stored.image.as_ref() == Some(image))
+            };
+            batch
+                .reassert
+                .extend(self.reassert.drain(..shares).filter(runs));
         }
         batch.notices.splice(0..0, self.notices.drain(..));
         let closing = match &self.closing {
@@ -444,6 +525,7 @@ impl Outbox {
         }
         if self.forget && self.dirty.is_empty() {
             batch.forget = true;
+            self.forgotten = true;
             batch.notices.push(Notice::ExpiredHost);
             self.fields.clear();
         } else {
@@ -496,9 +578,7 @@ impl Outbox {
                 self.names.remove(name);
                 names_left.push(name.clone());
             }
-            if let (true, Some(image)) = (old.running, &old.image) {
-                self.uncount(image, &mut images_left);
-            }
+            self.uncount(&old, &mut images_left);
             settled.push((self.host, id.clone(), dirty.revision));
             match dirty.document {
                 None => {
@@ -530,22 +610,21 @@ impl Outbox {
 
     fn put(&mut self, id: ContainerId, document: Arc<Document>, old: Stored) -> Put {
         let new = &document.summary;
-        if !new.name.is_empty() {
-            self.names.insert(new.name.clone(), id.clone());
-        }
-        if new.running {
-            *self.images.entry(new.image.clone()).or_default() += 1;
+        if !new.name.is_empty()
+            && let Some(other) = self.names.insert(new.name.clone(), id.clone())
+        {
+            self.robbed.push(other);
         }
         let stays = new.running && old.image.as_ref() == Some(&new.image);
-        self.stored.insert(
-            id.clone(),
-            Stored {
-                digest: Some(document.digest),
-                name: Some(new.name.clone()).filter(|name| !name.is_empty()),
-                image: Some(new.image.clone()),
-                running: new.running,
-            },
-        );
+        let stored = Stored {
+            digest: Some(document.digest),
+            name: Some(new.name.clone()).filter(|name| !name.is_empty()),
+            image: Some(new.image.clone()),
+            running: new.running,
+            imaged: new.running,
+        };
+        self.count(&stored);
+        self.stored.insert(id.clone(), stored);
         Put {
             id,
             image_left: old.image.filter(|_| !stays),
@@ -553,8 +632,18 @@ impl Outbox {
         }
     }
 
-    fn uncount(&mut self, image: &Arc<str>, left: &mut Vec<Arc<str>>) {
-        if let Some(count) = self.images.get_mut(image) {
+    fn count(&mut self, stored: &Stored) {
+        self.running += usize::from(stored.running);
+        if let (true, Some(image)) = (stored.imaged, &stored.image) {
+            *self.images.entry(image.clone()).or_default() += 1;
+        }
+    }
+
+    fn uncount(&mut self, stored: &Stored, left: &mut Vec<Arc<str>>) {
+        self.running -= usize::from(stored.running);
+        if let (true, Some(image)) = (stored.imaged, &stored.image)
+            && let Some(count) = self.images.get_mut(image)
+        {
             *count -= 1;
             if *count == 0 {
                 self.images.remove(image);

@@ -9,7 +9,8 @@ use super::{Core, Effect, Level, Site, StoreReply, StoreRequest, Time};
 use crate::model::EngineIndex;
 use crate::store::keys::field;
 use crate::store::{
-    Applied, Audit, Batch, Beaten, Burial, Fenced, Found, Holder, Notice, Opened, StoreError, Taken,
+    Applied, Audit, Batch, Beaten, Burial, Fenced, Found, Holder, HostBatch, Notice, Opened,
+    StoreError, Taken,
 };
 
 /// One transaction: so many containers, so many bytes; halved for each one that timed out.
@@ -47,7 +48,7 @@ impl Core {
                 for (host, id) in missing {
                     let site = &mut self.sites[host.at()];
                     site.outbox.missing(&id);
-                    site.engine.look_again(std::iter::once(id));
+                    site.engine.look_again(now, &id);
                     self.woken.insert(host);
                 }
             }
@@ -76,8 +77,8 @@ impl Core {
                 }
             }
             StoreReply::Released => {
-                if let Some(stop) = &mut self.stopping {
-                    stop.released = true;
+                if let Some(link) = &mut self.link {
+                    link.released();
                 }
             }
             StoreReply::Failed(error) => self.store_failed(now, asked, error, effects),
@@ -99,6 +100,12 @@ impl Core {
             held: Vec::new(),
         };
         self.fenced(now, lost, effects);
+        for site in &mut self.sites {
+            if std::mem::take(&mut site.unchecked) {
+                site.engine.want_round(now);
+                self.woken.insert(site.index);
+            }
+        }
     }
 
     /// The store did what it was asked: says so once, if it did not before.
@@ -130,13 +137,17 @@ impl Core {
             return;
         };
         link.set_tenancy(index, Tenancy::Ours);
+        self.outbox(index, |outbox| {
+            outbox.adopt(&found.audit);
+            if !found.known {
+                outbox.notify(Notice::NewHost);
+            }
+        });
         let site = &mut self.sites[index.at()];
-        site.outbox.adopt(&found.audit);
         site.reported = false;
         site.shared_at = now;
-        if !found.known {
-            site.outbox.notify(Notice::NewHost);
-        }
+        site.resume_ns = None;
+        site.unchecked = false;
         if site.engine.is_started() {
             site.engine.want_round(now);
         } else {
@@ -192,14 +203,14 @@ impl Core {
             ));
         }
         link.hold(now, index, holder);
-        let happened = link.strip(index);
-        drop(happened);
-        self.waiting_bytes -= site.outbox.bytes();
-        site.outbox.discard();
+        drop(link.strip(index));
         if !crashed {
             site.engine.start(now, None);
+        }
+        if site.engine.waits_for_store() {
             site.engine.end_round(now, &mut self.random);
         }
+        self.outbox(index, Outbox::discard);
         self.woken.insert(index);
         self.writable.remove(&index);
     }
@@ -219,7 +230,9 @@ impl Core {
             let happened = link.strip(index);
             site.outbox.put_back(happened);
             site.outbox.lose();
-            site.engine.end_round(now, &mut self.random);
+            if site.engine.waits_for_store() {
+                site.engine.end_round(now, &mut self.random);
+            }
         }
         for (index, holder) in fenced.held {
             self.held(now, index, holder, effects);
@@ -235,17 +248,34 @@ impl Core {
             self.jobs.written(*index, id, *revision);
         }
         for share in &flight.batch.hosts {
-            let site = &mut self.sites[share.host.at()];
             if share.forget
                 && let Some(link) = &mut self.link
             {
-                link.set_tenancy(share.host, Tenancy::Off);
-                site.outbox.discard();
+                // It may have come back while its host was on the way out.
+                let away = self.sites[share.host.at()].down_since.is_some();
+                link.set_tenancy(
+                    share.host,
+                    match away {
+                        true => Tenancy::Off,
+                        false => Tenancy::Wanted(now),
+                    },
+                );
+                self.outbox(share.host, Outbox::discard);
+                if self.sites[share.host.at()].engine.waits_for_store() {
+                    self.go_on(now, share.host);
+                }
             }
             if !share.stamp {
                 continue;
             }
-            site.engine.end_round(now, &mut self.random);
+            let site = &mut self.sites[share.host.at()];
+            if site
+                .closing
+                .take()
+                .is_some_and(|round| site.engine.round() == Some(round))
+            {
+                site.engine.end_round(now, &mut self.random);
+            }
             self.woken.insert(share.host);
             let level = match site.reported {
                 true => Level::Debug,
@@ -260,10 +290,13 @@ impl Core {
     }
 
     fn audited(&mut self, now: Time, index: EngineIndex, audit: &Audit, effects: &mut Vec<Effect>) {
+        if !self.sites[index.at()].engine.waits_for_store() {
+            // The round that wanted to know is over.
+            return;
+        }
+        let (again, differences) = self.outbox(index, |outbox| outbox.compare(audit));
+        self.writable.insert(index);
         let site = &mut self.sites[index.at()];
-        let before = site.outbox.bytes();
-        let (again, differences) = site.outbox.compare(audit);
-        self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;
         if differences > 0 && site.reported {
             effects.push(Effect::Log(
                 Level::Warn,
@@ -273,11 +306,19 @@ impl Core {
                 ),
             ));
         }
+        if site.selfcheck.is_some() {
+            effects.extend(again.iter().map(|id| {
+                let id = id.short();
+                let text =
+                    format!("selfcheck: container `{id}` is not in the Cache as it was written");
+                Effect::Log(Level::Warn, text)
+            }));
+        }
         if again.is_empty() {
             return self.close(now, index, true);
         }
         let mut out = Vec::new();
-        site.engine.repair(&again, &mut out);
+        site.engine.repair(now, &again, &mut out);
         self.woken.insert(index);
         self.follow(now, index, out, effects);
     }
@@ -301,8 +342,10 @@ impl Core {
             effects.push(Effect::Log(Level::Warn, error.text));
         }
         self.jobs.release_all();
-        if let Some(stop) = &mut self.stopping {
-            stop.released = true;
+        for at in 0..self.sites.len() {
+            if self.sites[at].engine.waits_for_store() {
+                self.go_on(now, EngineIndex(at as u32));
+            }
         }
     }
 
@@ -317,7 +360,7 @@ impl Core {
         let mut flight = None;
         let mut request = link.next(now, identity, || None);
         if request.is_none() && link.is_open() && !link.is_busy() && self.stopping.is_none() {
-            flight = self.build(&link);
+            flight = self.build(now, &link);
         }
         if let Some(flight) = flight {
             request = link.next(now, |_| None, || Some(flight));
@@ -327,7 +370,7 @@ impl Core {
     }
 
     /// The next transaction: a share of each host that has something to write, in turns.
-    fn build(&mut self, link: &super::link::Link) -> Option<Flight> {
+    fn build(&mut self, now: Time, link: &super::link::Link) -> Option<Flight> {
         let mut room = Room {
             containers: (ROOM.containers >> link.halvings).max(1),
             bytes: (ROOM.bytes >> link.halvings).max(1),
@@ -358,8 +401,15 @@ impl Core {
             };
             let share = site.outbox.take(&mut room, fields, &mut settled);
             self.waiting_bytes = self.waiting_bytes + site.outbox.bytes() - before;
-            if let Some(mut share) = share {
-                if resume_ns != site.resume_ns && !share.forget {
+            for id in site.outbox.robbed() {
+                site.engine.look_again(now, &id);
+                self.woken.insert(index);
+            }
+            let moved = resume_ns != site.resume_ns;
+            let only = moved.then(|| HostBatch::new(index));
+            if let Some(mut share) = share.or(only) {
+                // It lives for some minutes only, so each resync says it again.
+                if (moved || share.stamp) && !share.forget {
                     site.resume_ns = resume_ns;
                     share.resume_ns = resume_ns;
                 }

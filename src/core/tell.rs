@@ -295,6 +295,9 @@ impl Core {
             Some(link) if !link.is_open() => text += "; the Cache is not connected",
             Some(_) => text += "; the Cache is connected",
         }
+        if let Some(site) = self.sites.iter().find(|site| site.replaced) {
+            text += &format!("; another engine than before answers at {}", site.url);
+        }
         if let Some(held) = self.sites.iter().find_map(|site| self.holder(site)) {
             text += &format!("; {held}");
         }

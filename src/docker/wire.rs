@@ -583,6 +583,22 @@ mod tests {
         assert_eq!(said(&b"x".repeat(9000)).map(|line| line.len()), Some(360));
     }
 
+    #[test]
+    fn nothing_of_the_corpus_brings_the_decoders_down() {
+        for (name, bytes) in crate::corpus::corpus("answers") {
+            let _ = (rows(&bytes), info(&bytes), version(&bytes));
+            // Whatever is told of them is short and holds no command line.
+            let told = event(&bytes).err().map(|error| error.text);
+            for text in told.into_iter().chain(message(&bytes)) {
+                assert!(text.chars().count() < 8 * QUOTED, "{name}: {text}");
+            }
+            let error = event(&bytes)
+                .err()
+                .map_or(String::new(), |error| error.text);
+            assert!(!error.contains("hunter2"), "{name}: {error}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_bring_the_decoders_down(bytes: Vec<u8>) {

@@ -21,18 +21,18 @@ fn ten_containers_that_come_and_go_leave_redis_equal_to_docker_ps() {
     let redis = Redis::start();
     let engine = Dockerd::start();
     let _agent = Agent::watch("h", &engine.docker.url, &redis.url(), 120);
-    let live = |number: usize| {
+    let live = |number: u32| {
         for round in 0..3 {
             let name = format!("c{number}");
             let id = engine.run(&name, &["--rm"], &[]);
             let renamed = format!("{}renamed{number}", engine.docker.prefix);
             engine.docker.docker(&["rename", &id, &renamed]);
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 engine.docker.docker(&["pause", &id]);
             }
             // The last of every third stays, some of them paused.
-            if number % 3 != 0 || round < 2 {
-                if number % 2 == 0 {
+            if !number.is_multiple_of(3) || round < 2 {
+                if number.is_multiple_of(2) {
                     engine.docker.docker(&["unpause", &id]);
                 }
                 engine.docker.docker(&["kill", &id]);
@@ -51,6 +51,10 @@ fn ten_containers_that_come_and_go_leave_redis_equal_to_docker_ps() {
     });
     assert_eq!(engine.docker.running().len(), 4);
 }
+
+/// A health check that succeeds once there is a file.
+const HEALTHY_AFTER_A_WHILE: [&str; 4] =
+    ["--health-cmd", "test -f /well", "--health-interval", "1s"];
 
 /// A real engine, an agent that reports our containers there as `h`, and what it says.
 struct Real {
@@ -111,20 +115,18 @@ impl Real {
     fn go_through_changes(&self) -> String {
         let docker = &self.machine.docker;
         let network = self.machine.network("net");
-        let options = [
-            "--health-cmd",
-            "true",
-            "--health-interval",
-            "1s",
-            "--memory",
-            "64m",
-        ];
-        let id = docker.run("a", &options, &[]);
-        self.shows("new_container", &id, "state_running", |text| text == "true");
-        self.shows("update_container", &id, "state_health", |text| {
+        // An engine can answer nothing about a container whose health check runs while it is paused.
+        let checked = docker.run("checked", &HEALTHY_AFTER_A_WHILE, &[]);
+        self.belongs("new_container", &checked, "docker:containers", true);
+        self.docker(&["exec", &checked, "sh", "-c", "echo > /well"]);
+        self.shows("update_container", &checked, "state_health", |text| {
             text.contains(r#""Status":"healthy""#)
         });
+        self.docker(&["kill", &checked]);
+        self.belongs("delete_container", &checked, "docker:containers", false);
 
+        let id = docker.run("a", &["--memory", "64m"], &[]);
+        self.shows("new_container", &id, "state_running", |text| text == "true");
         let renamed = format!("{}b", docker.prefix);
         self.docker(&["rename", &id, &renamed]);
         self.shows("update_container", &id, "name", |text| {
@@ -167,10 +169,8 @@ impl Real {
 fn each_change_shows_at_once_with_its_notice() {
     need!(redis, docker);
     let real = Real::start(&[]);
-    assert_eq!(
-        real.notices.so_far(),
-        ["new_host:h", "refresh_containers:h"]
-    );
+    let told = real.notices.until("refresh_containers:h", SOON);
+    assert_eq!(told, ["new_host:h", "refresh_containers:h"]);
     let id = real.go_through_changes();
     let key = format!("docker:containers:{id}");
     let started: String = real.redis.query(&["HGET", &key, "state_startedat"]);
@@ -185,9 +185,10 @@ fn each_change_shows_at_once_with_its_notice() {
     real.belongs("delete_container", &id, "docker:containers", false);
     assert!(!real.redis.query::<bool>(&["EXISTS", &key]));
     real.docker(&["rm", &id]);
-    let rm = real.machine.docker.run("c", &["--rm"], &["true"]);
-    real.notices
-        .until(&format!("delete_container:h:{rm}"), SOON);
+    let fleeting = real.machine.docker.run("c", &["--rm"], &[]);
+    real.belongs("new_container", &fleeting, "docker:containers", true);
+    real.docker(&["kill", &fleeting]);
+    real.belongs("delete_container", &fleeting, "docker:containers", false);
     oracle::settle(&real.redis, "docker", SOON, || {
         vec![Host::up("h", real.machine.docker.own_running())]
     });
@@ -210,29 +211,22 @@ fn with_all_stopped_containers_stay_until_they_are_removed() {
         "true",
     ]);
     real.belongs("new_container", &created, "docker:hosts:h:stopped", true);
-    let id = real.go_through_changes_with_all();
+    let id = docker.run("a", &[], &[]);
+    real.belongs("new_container", &id, "docker:containers", true);
+    real.docker(&["kill", &id]);
+    real.shows("update_container", &id, "state_exitcode", |text| {
+        text == "137"
+    });
+    real.docker(&["start", &id]);
+    real.belongs("update_container", &id, "docker:containers", true);
+    real.docker(&["stop", &id]);
+    real.belongs("update_container", &id, "docker:hosts:h:stopped", true);
     real.docker(&["rm", &id]);
     real.belongs("delete_container", &id, "docker:hosts:h:stopped", false);
     oracle::settle(&real.redis, "docker", SOON, || {
         let host = Host::up("h", docker.own_running());
         vec![host.stopped([created.clone()].into())]
     });
-}
-
-impl Real {
-    fn go_through_changes_with_all(&self) -> String {
-        let id = self.machine.docker.run("a", &[], &["sh", "-c", "exit 3"]);
-        self.shows("update_container", &id, "state_exitcode", |text| {
-            text == "3"
-        });
-        let stopped: BTreeSet<String> = self.redis.query(&["SMEMBERS", "docker:hosts:h:stopped"]);
-        assert!(stopped.contains(&id));
-        self.docker(&["start", &id]);
-        self.shows("update_container", &id, "state_status", |text| {
-            text == "exited"
-        });
-        id
-    }
 }
 
 #[test]
@@ -251,6 +245,36 @@ fn changes_of_many_containers_while_the_engine_is_slow_to_tell() {
     wait_until(SOON, "all show", || {
         ids.iter()
             .all(|id| stage.field(id, "hostconfig_memory") == "134217728")
+    });
+    stage.settle();
+}
+
+#[test]
+fn an_inspect_that_hangs_does_not_delay_one_that_is_only_slow() {
+    need!(redis);
+    let mut ids = Vec::new();
+    let stage = Stage::start(120, &[], |engine| {
+        ids.extend(["a", "b"].map(|name| engine.run(Spec::named(name))));
+    });
+    let [stuck, slow] = [0, 1].map(|number| Route::InspectOf(ids[number].clone()));
+    stage.engine.misbehave(stuck.clone(), Behaviour::Hang);
+    let before = stage.engine.requests(&stuck);
+    stage.engine.update(&ids[0], 1 << 26);
+    wait_until(SOON, "the slow thread waits for it", || {
+        stage.engine.requests(&stuck) == before + 2
+    });
+    let late = Behaviour::Late(Duration::from_millis(700));
+    stage.engine.misbehave(slow.clone(), late);
+    stage.engine.update(&ids[1], 1 << 27);
+    wait_until(SOON, "the slow one shows", || {
+        stage.field(&ids[1], "hostconfig_memory") == "134217728"
+    });
+    // It is asked once and not again and again: an engine keeps each question that hangs.
+    assert_eq!(stage.engine.requests(&stuck), before + 2);
+    stage.engine.behave(&stuck);
+    stage.engine.behave(&slow);
+    wait_until(SOON, "the stuck one shows", || {
+        stage.field(&ids[0], "hostconfig_memory") == "67108864"
     });
     stage.settle();
 }

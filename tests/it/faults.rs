@@ -2,3 +2,26 @@
 //!
 //! | # | fault | promised | test |
 //! |---|---|---|---|
+//! | 1 | the stream is cut after any byte of an event | no half line is taken, nothing is lost, nothing handled twice, no gap counted | `faults_stream::fault_1_…` |
+//! | 2 | the stream goes silent without a FIN | noticed 20 s after the end that was asked for at the latest, resumed, counted (`reconnects`) | `faults_stream::fault_2_…` |
+//! | 3 | more than 256 events during an outage | one gap, counted (`gaps`) and said once; a resync heals; handlers get the differences, `EVENT_INFERRED=1` | `faults_stream::fault_3_…` (a fake and a private engine) |
+//! | 4 | fewer | resumed with `since`, the overlap dropped, no gap, every handler runs once | `faults_stream::fault_4_…` |
+//! | 5 | the engine dropped events while we were connected (also: our reader was frozen) | found at the next renewal, one gap counted, healed, handlers run once | `faults_stream::fault_5_…` |
+//! | 6 | dockerd stopped (a container dies meanwhile, live-restore), killed, frozen; it accepts and does not answer | bounded waits, no thread or file leaked, other engines under 100 ms late | `faults_engine::fault_6_…` |
+//! | 7 | Redis is down while 20,000 events flow | the engine never waits (`docker rename` as fast as without an agent), handlers run at once | `faults_load::fault_7_…` |
+//! | 8 | a storm: 10,000 events in seconds, health checks on 300 containers | the engine drops none for us, right within 1 s of its end, memory bounded, other engines not late | `faults_load::fault_8_…` |
+//! | 9 | `--rm` churn, inspect answers 404, one inspect hangs | only that container is late; resyncs go on | `faults_engine::fault_9_…` |
+//! | 10 | a list older than an event; names swapped by three renames | nothing is deleted or revived; no name ever points at another container | `faults_engine::fault_10_…` |
+//! | 11 | the engine's clock steps back an hour (and on again), ours is an hour off | nothing lost, nothing from before our time told, no endless replay | `faults_stream::fault_11_…` |
+//! | 12 | every API version from 1.40 on, too old, too new, every schema, json-seq, lines of 10 MB, not UTF-8, unknown types, labels named `exitCode`, garbage | decoded or refused with a clear line, never a crash | `recordings::fault_12_…`; the corpus in `fixtures/fuzz` and the properties beside the decoders |
+//! | 13 | another engine at the same address; one engine under two host ids; a copied engine id | noticed, never mixed, said in log and `STATUS=`; the copy is another engine | `faults_engine::fault_13_…` |
+//! | 14 | Redis is killed and back empty, or with an old dump; flushed while idle; keys and members deleted or added by hand | right within 1 s of the reconnect, 5 s of a flush, one interval of a host's own, ten of shared sets; no handler runs for it | `faults_store::fault_14_…` |
+//! | 15 | Redis freezes within a report of 1,000 containers; a write breaks off in the middle | the writer is back after one deadline (5 s); the connection is not used again, every value is its own container's | `faults_store::fault_15_…` |
+//! | 16 | `LOADING`, `READONLY`, `MASTERDOWN`, `OOM`, `MISCONF`, `NOREPLICAS`, `BUSY`, `NOAUTH`, `WRONGPASS`, `NOPERM` (also for `MULTI`, a command, keys, the channel), `maxclients` | one line with the remedy, growing pauses, no panic; an ACL without scripts and dangerous commands is enough | `faults_refusals::fault_16_…` |
+//! | 17 | the answer is lost after the transaction ran | the state is the same, the stream has each entry once | `faults_store::fault_17_…` |
+//! | 18 | failover to a replica that missed the last writes; an old state without a broken connection | healed after the promotion; noticed by the heartbeat | `faults_store::fault_18_…` |
+//! | 19 | the agent is killed with -9 again and again under churn (20 times; `DOCKER_CACHE_TEST_KILLS`) | converges, nothing stays behind; what happened while it was away is handled once, jobs that waited run, a command that was cut off is reported | `faults_kills::fault_19_…` |
+//! | 20 | it is frozen for longer than lease and TTL, with a transaction on the wire | it overwrites nothing newer | `faults_kills::fault_20_…` |
+//! | 21 | two agents with one id | the second says so in log and `STATUS=` and writes nothing; takes over at once after a stop, within 12 s of a kill | `faults_kills::fault_21_…` |
+//! | 22 | 64 descriptors; a log on a full disk; no memory for a batch; a panic in a reader, a syncer, core, writer; core hangs | commands that find no descriptor say so, all else goes on; an end has a clear last line and a code, and the successor heals; one engine's panic is its own; the watchdog is fed while Redis hangs, not while core does | `faults_agent::fault_22_…` |
+//! | 23 | a host dies among ten; hosts come back while they are buried | lost within 15 s, expired once by one; who comes back is not harmed | `faults_hosts::fault_23_…` |

@@ -1,8 +1,5 @@
 //! The agent lacks descriptors, a disk, memory; one of its threads panics or hangs.
 
-// What was measured is for whoever reads along.
-#![allow(clippy::print_stdout)]
-
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -38,7 +35,7 @@ fn fds(process: &Process) -> usize {
 }
 
 #[test]
-fn with_64_descriptors_commands_that_find_none_say_so_and_all_else_goes_on() {
+fn fault_22_with_64_descriptors_commands_that_find_none_say_so_and_all_else_goes_on() {
     need!(redis);
     let engine = engine_with(5);
     let redis = Redis::start();
@@ -81,7 +78,7 @@ fn with_64_descriptors_commands_that_find_none_say_so_and_all_else_goes_on() {
 }
 
 #[test]
-fn a_log_on_a_full_disk_stops_nothing() {
+fn fault_22_a_log_on_a_full_disk_stops_nothing() {
     need!(redis);
     let engine = engine_with(5);
     let redis = Redis::start();
@@ -95,7 +92,7 @@ fn a_log_on_a_full_disk_stops_nothing() {
 }
 
 #[test]
-fn without_memory_for_a_batch_it_ends_with_a_clear_last_line_and_its_successor_heals() {
+fn fault_22_without_memory_for_a_batch_it_ends_with_a_clear_last_line_and_its_successor_heals() {
     need!(redis);
     let engine = engine_with(5);
     let redis = Redis::start();
@@ -184,7 +181,7 @@ impl Pair {
 }
 
 #[test]
-fn a_panic_in_an_engines_thread_starts_that_engine_anew_and_the_other_never_notices() {
+fn fault_22_a_panic_in_an_engines_thread_starts_that_engine_anew_and_the_other_never_notices() {
     need!(redis);
     let pair = Pair::new();
     let mut agent = pair.start(&[]);
@@ -213,7 +210,8 @@ fn a_panic_in_an_engines_thread_starts_that_engine_anew_and_the_other_never_noti
 }
 
 #[test]
-fn a_panic_in_core_or_writer_ends_the_agent_with_a_clear_last_line_and_its_successor_heals() {
+fn fault_22_a_panic_in_core_or_writer_ends_the_agent_with_a_clear_last_line_and_its_successor_heals()
+ {
     need!(redis);
     let pair = Pair::new();
     for thread in ["core", "writer"] {
@@ -239,7 +237,7 @@ fn a_panic_in_core_or_writer_ends_the_agent_with_a_clear_last_line_and_its_succe
 }
 
 #[test]
-fn the_watchdog_is_fed_while_redis_hangs_and_not_while_core_does() {
+fn fault_22_the_watchdog_is_fed_while_redis_hangs_and_not_while_core_does() {
     need!(redis);
     let mut pair = Pair::new();
     let path = pair.folder.join("notify");

@@ -1,4 +1,6 @@
 //! Tests of the whole, against real engines, real Redis servers and a fake engine that misbehaves; one module a concern.
+// What a test measured is printed for whoever asks with `--nocapture`.
+#![allow(clippy::print_stdout)]
 
 #[path = "../fake-engine/engine.rs"]
 mod engine;
@@ -8,16 +10,24 @@ mod cli;
 mod fake_engine;
 mod faults;
 mod faults_agent;
+mod faults_engine;
 mod faults_hosts;
 mod faults_kills;
+mod faults_load;
 mod faults_refusals;
 mod faults_setting;
 mod faults_store;
 mod faults_stream;
+mod filter;
 mod handlers;
+mod healing;
+mod hosts;
 mod kit;
 mod kit_itself;
+mod lifetimes;
 mod process;
 mod readme;
+mod recordings;
 mod session;
+mod streams;
 mod tidy;

@@ -35,7 +35,16 @@ impl Reply {
 /// One request on a connection of its own.
 #[track_caller]
 pub fn get(place: &Place, path: &str) -> Reply {
-    let mut stream = Stream::open(place, path);
+    read(Stream::open(place, path))
+}
+
+/// The same, to change something.
+#[track_caller]
+pub fn post(place: &Place, path: &str) -> Reply {
+    read(Stream::ask(place, "POST", path))
+}
+
+fn read(mut stream: Stream) -> Reply {
     let mut body = Vec::new();
     if stream.chunked {
         while let Some(chunk) = stream.chunk() {
@@ -67,6 +76,11 @@ impl Stream {
     /// Asks, and reads the headers. Reads give up after 20 s.
     #[track_caller]
     pub fn open(place: &Place, path: &str) -> Stream {
+        Stream::ask(place, "GET", path)
+    }
+
+    #[track_caller]
+    fn ask(place: &Place, method: &str, path: &str) -> Stream {
         let mut conn = place
             .connect()
             .unwrap_or_else(|error| panic!("failed to connect to `{}`: {error}", place.url()));
@@ -78,7 +92,7 @@ impl Stream {
         limited
             .and_then(|()| {
                 let request =
-                    format!("GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n");
+                    format!("{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n");
                 conn.write_all(request.as_bytes())
             })
             .unwrap_or_else(|error| panic!("failed to ask `{path}`: {error}"));

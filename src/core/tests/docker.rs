@@ -1,0 +1,254 @@
+//! A model of a Docker engine: its containers, its ring of events, and a stream that may lose some.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use crate::core::{Generation, Inspected, Since, Time};
+use crate::model::{ContainerId, Document, Event, Hello, Row, Summary};
+
+/// The engine's clock at our time zero, in ns.
+pub const T0: i64 = 1_700_000_000_000_000_000;
+
+/// The engine's ring (moby `eventsLimit`).
+const RING: usize = 256;
+
+/// What the model knows of a container.
+#[derive(Clone, Debug)]
+pub struct Container {
+    pub name: String,
+    pub image: String,
+    pub running: bool,
+    /// Counts its runs.
+    pub run: u32,
+    /// Counts whatever else changes its document.
+    pub version: u32,
+    pub exit_code: i64,
+    /// The filters let it through.
+    pub member: bool,
+    /// Bytes of its document beside the few that it has anyway.
+    pub size: usize,
+}
+
+/// How an event gets lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// It does not.
+    Yes,
+    /// The stream drops it, the ring has it.
+    Dropped,
+    /// Nobody ever hears of it.
+    Never,
+}
+
+/// An open stream.
+#[derive(Debug)]
+pub struct Stream {
+    pub generation: Generation,
+    /// What the reader has not read.
+    pub wire: VecDeque<Event>,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Docker {
+    pub engine_id: String,
+    pub alive: bool,
+    pub containers: BTreeMap<String, Container>,
+    pub ring: VecDeque<Event>,
+    pub stream: Option<Stream>,
+    /// How far its clock is off ours, beside [`T0`].
+    pub skew_ns: i64,
+    stamps: i64,
+    /// Events of starts and ends of runs that were ever told, in the order in which they happened: `<ns> <action> <id>`.
+    pub runs: Vec<String>,
+    /// Those that nobody can have heard of.
+    pub unheard: BTreeSet<String>,
+}
+
+impl Docker {
+    pub fn new(engine_id: &str) -> Self {
+        Docker {
+            engine_id: engine_id.to_owned(),
+            alive: true,
+            containers: BTreeMap::new(),
+            ring: VecDeque::new(),
+            stream: None,
+            skew_ns: 0,
+            stamps: 0,
+            runs: Vec::new(),
+            unheard: BTreeSet::new(),
+        }
+    }
+
+    pub fn clock_ns(&self, now: Time) -> i64 {
+        T0 + now.as_nanos() as i64 + self.skew_ns
+    }
+
+    pub fn hello(&self, now: Time) -> Hello {
+        Hello {
+            api_version: "1.41".into(),
+            engine_id: self.engine_id.clone(),
+            host_name: format!("machine-of-{}", self.engine_id),
+            clock_ns: self.clock_ns(now),
+            ..Hello::default()
+        }
+    }
+
+    /// Somebody opens a stream: what it begins with. Like moby, it looks from the newest event back to the first one that is too old.
+    pub fn subscribe(&mut self, generation: Generation, since: Since, hello: &Hello) {
+        let since_ns = match since {
+            Since::Now => hello.clock_ns,
+            Since::At { newest_ns, .. } if hello.clock_ns < newest_ns => 1,
+            Since::At { oldest_ns, .. } => oldest_ns,
+        };
+        let young = |event: &&Event| event.time_ns >= since_ns;
+        let mut wire: VecDeque<Event> = VecDeque::new();
+        for event in self.ring.iter().rev().take_while(young) {
+            wire.push_front(event.clone());
+        }
+        self.stream = Some(Stream { generation, wire });
+    }
+
+    /// Something happened to an object; what the event's attributes say is as of now.
+    pub fn emit(&mut self, now: Time, kind: &str, action: &str, id: &str, told: Told) {
+        self.stamps += 1;
+        let container = self.containers.get(id);
+        let mut attributes: Vec<(Box<str>, Box<str>)> = Vec::new();
+        if let Some(container) = container {
+            attributes.push(("image".into(), container.image.as_str().into()));
+            attributes.push(("name".into(), container.name.as_str().into()));
+            if action == "die" {
+                let code = container.exit_code.to_string();
+                attributes.push(("exitCode".into(), code.as_str().into()));
+            }
+        }
+        if kind == "network" {
+            attributes = vec![("container".into(), id.into())];
+        }
+        let event = Event {
+            kind: kind.into(),
+            action: action.into(),
+            id: if kind == "network" {
+                "net".into()
+            } else {
+                id.into()
+            },
+            attributes,
+            time_ns: self.clock_ns(now) / 1000 * 1000 + self.stamps % 1000,
+        };
+        if told == Told::Never {
+            return;
+        }
+        if kind == "container" && matches!(action, "start" | "die") {
+            self.runs.push(format!("{} {action} {id}", event.time_ns));
+        }
+        if self.ring.len() == RING {
+            self.ring.pop_front();
+        }
+        self.ring.push_back(event.clone());
+        if told == Told::Yes
+            && let Some(stream) = &mut self.stream
+        {
+            stream.wire.push_back(event);
+        }
+    }
+
+    pub fn create(&mut self, now: Time, id: &str, name: &str, image: &str, told: Told) {
+        let container = Container {
+            name: name.to_owned(),
+            image: image.to_owned(),
+            running: false,
+            run: 0,
+            version: 0,
+            exit_code: 0,
+            member: true,
+            size: 0,
+        };
+        self.containers.insert(id.to_owned(), container);
+        self.emit(now, "container", "create", id, told);
+    }
+
+    pub fn start(&mut self, now: Time, id: &str, told: Told) {
+        if let Some(container) = self.containers.get_mut(id) {
+            container.running = true;
+            container.run += 1;
+            self.emit(now, "container", "start", id, told);
+        }
+    }
+
+    pub fn die(&mut self, now: Time, id: &str, code: i64, told: Told) {
+        if let Some(container) = self.containers.get_mut(id) {
+            container.running = false;
+            container.exit_code = code;
+            self.emit(now, "container", "die", id, told);
+        }
+    }
+
+    pub fn destroy(&mut self, now: Time, id: &str, told: Told) {
+        self.emit(now, "container", "destroy", id, told);
+        self.containers.remove(id);
+    }
+
+    pub fn rename(&mut self, now: Time, id: &str, name: &str, told: Told) {
+        if let Some(container) = self.containers.get_mut(id) {
+            container.name = name.to_owned();
+            self.emit(now, "container", "rename", id, told);
+        }
+    }
+
+    /// Something about it changes that does not end its run.
+    pub fn change(&mut self, now: Time, id: &str, action: &str, told: Told) {
+        if let Some(container) = self.containers.get_mut(id) {
+            container.version += 1;
+            self.emit(now, "container", action, id, told);
+        }
+    }
+
+    pub fn list(&self, all: bool, filtered: bool) -> Vec<Row> {
+        let shown = self
+            .containers
+            .iter()
+            .filter(|(_, container)| all || container.running);
+        shown
+            .map(|(id, container)| Row {
+                id: id.as_str().into(),
+                running: container.running,
+                member: !filtered || container.member,
+            })
+            .collect()
+    }
+
+    pub fn inspect(&self, id: &ContainerId, check_filters: bool) -> Inspected {
+        match self.containers.get(id.as_str()) {
+            None => Inspected::Gone,
+            Some(container) => Inspected::Found {
+                document: Arc::new(document(id.as_str(), container)),
+                member: check_filters.then_some(container.member),
+            },
+        }
+    }
+}
+
+pub fn document(id: &str, container: &Container) -> Document {
+    let started_at = format!("{id}-{}", container.run);
+    let json = format!(
+        "{id} {} {} {} {started_at} {} {}",
+        container.name, container.image, container.running, container.version, container.exit_code
+    );
+    let mut hasher = DefaultHasher::new();
+    json.hash(&mut hasher);
+    Document {
+        fields: vec![("padding".to_owned(), " ".repeat(container.size))],
+        digest: hasher.finish(),
+        summary: Summary {
+            name: container.name.as_str().into(),
+            image: container.image.as_str().into(),
+            running: container.running,
+            started_at: started_at.as_str().into(),
+            exit_code: container.exit_code,
+            labels_lie: false,
+        },
+        json,
+    }
+}

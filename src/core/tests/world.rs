@@ -1,0 +1,568 @@
+//! The core among models: engines, a store, and between them queues in which answers wait until somebody lets them through.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::docker::Docker;
+use super::store::{Fate, Store};
+use crate::core::engine::Counters;
+use crate::core::{
+    Core, Effect, Generation, Input, Inspected, Settings, Since, StoreRequest, StreamEnd, Time,
+};
+use crate::model::{ContainerId, EngineIndex, Exit, Hello, Job, Row, Run};
+
+/// The syncer has room for so many asks; the core has to count.
+const ASKS: usize = 3;
+
+/// What an engine was asked and has not answered.
+#[derive(Debug)]
+pub enum Question {
+    List(Option<Result<Vec<Row>, String>>),
+    Inspect {
+        ids: VecDeque<ContainerId>,
+        check_filters: bool,
+        /// The answer to the first of them, once the engine has made it.
+        answer: Option<Inspected>,
+    },
+}
+
+#[derive(Debug)]
+pub struct Ask {
+    pub generation: Generation,
+    pub question: Question,
+}
+
+/// An inspect that hangs.
+#[derive(Debug)]
+pub struct Hung {
+    pub generation: Generation,
+    pub id: ContainerId,
+    pub check_filters: bool,
+    pub answer: Option<Inspected>,
+}
+
+/// One engine's threads: its reader and its syncer.
+#[derive(Debug, Default)]
+pub struct Threads {
+    /// A stream is to be opened, and the engine may have said hello.
+    pub order: Option<(Generation, Since, Option<Hello>)>,
+    pub asks: VecDeque<Ask>,
+    pub hung: Vec<Hung>,
+}
+
+#[derive(Debug)]
+pub struct World {
+    pub now: Time,
+    pub settings: Settings,
+    pub core: Core,
+    pub dockers: Vec<Docker>,
+    pub threads: Vec<Threads>,
+    pub store: Store,
+    /// What the store was asked.
+    pub request: Option<StoreRequest>,
+    /// Commands that run.
+    pub running: BTreeMap<u64, Job>,
+    /// All that were ever started: `<ns> <action> <id> <inferred>`, by engine.
+    pub ran: Vec<(usize, String, bool)>,
+    pub stopped: bool,
+    /// Effects that nobody has looked at; filled when `keep` is set.
+    pub effects: Vec<(Time, Effect)>,
+    pub keep: bool,
+    /// Streams broke, or engines died.
+    pub broke: bool,
+}
+
+impl World {
+    pub fn new(settings: Settings) -> Self {
+        let engines = settings.engines.len();
+        World {
+            now: Time::ZERO,
+            core: Core::new(settings.clone()),
+            dockers: (0..engines)
+                .map(|n| Docker::new(&format!("E{n}")))
+                .collect(),
+            threads: (0..engines).map(|_| Threads::default()).collect(),
+            store: Store::new(engines, settings.interval),
+            request: None,
+            running: BTreeMap::new(),
+            ran: Vec::new(),
+            stopped: false,
+            effects: Vec::new(),
+            keep: false,
+            broke: false,
+            settings,
+        }
+    }
+
+    /// A new process in place of the old one, which left no trace but in the store.
+    pub fn new_process(&mut self) {
+        self.core = Core::new(self.settings.clone());
+        for (docker, threads) in self.dockers.iter_mut().zip(&mut self.threads) {
+            docker.stream = None;
+            *threads = Threads::default();
+        }
+        self.store.new_process();
+        self.request = None;
+        self.running.clear();
+        self.stopped = false;
+        // Its clock begins anew, ours goes on: the core is only ever told differences.
+        self.settle();
+    }
+
+    /// One input, without what follows from it.
+    pub fn step(&mut self, input: Input) {
+        let mut effects = Vec::new();
+        self.core.step(self.now, input, &mut effects);
+        self.perform(effects);
+    }
+
+    pub fn settle(&mut self) {
+        let mut effects = Vec::new();
+        self.core.settle(self.now, &mut effects);
+        self.perform(effects);
+    }
+
+    /// What must hold whenever the core is at rest.
+    pub fn check(&self) {
+        assert!(self.store.faults.is_empty(), "{}", self.store.faults[0]);
+        let bytes: usize = self.core.sites.iter().map(|site| site.outbox.bytes()).sum();
+        assert_eq!(self.core.waiting_bytes, bytes, "bytes that wait");
+    }
+
+    pub fn counters(&self, at: usize) -> Counters {
+        *self.core.sites[at].engine.counters()
+    }
+
+    /// The next moment at which the core wants to be asked.
+    pub fn deadline(&self) -> Option<Time> {
+        self.core.deadline()
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            if self.keep {
+                self.effects.push((self.now, effect.clone()));
+            }
+            match effect {
+                Effect::Connect {
+                    engine,
+                    generation,
+                    since,
+                } => {
+                    let order = &mut self.threads[engine.at()].order;
+                    assert!(order.is_none(), "two orders for one reader");
+                    *order = Some((generation, since, None));
+                }
+                Effect::List {
+                    engine, generation, ..
+                } => self.ask(engine, generation, Question::List(None)),
+                Effect::Inspect {
+                    engine,
+                    generation,
+                    ids,
+                    check_filters,
+                    ..
+                } => {
+                    assert!(!ids.is_empty() && ids.len() <= 32, "{} ids", ids.len());
+                    let question = Question::Inspect {
+                        ids: ids.into(),
+                        check_filters,
+                        answer: None,
+                    };
+                    self.ask(engine, generation, question);
+                }
+                Effect::Store(request) => {
+                    let before = self.request.replace(request);
+                    assert!(before.is_none(), "two requests to the store at once");
+                }
+                Effect::Run(job) => {
+                    let variable = |name: &str| {
+                        let found = job.environment.iter().find(|(key, _)| key == name);
+                        found.map_or("", |(_, value)| value).to_owned()
+                    };
+                    let engine = self.settings.engines.iter();
+                    let engine = engine
+                        .take_while(|engine| engine.name != job.engine)
+                        .count();
+                    let text = format!(
+                        "{} {} {}",
+                        variable("EVENT_TIME"),
+                        variable("EVENT_TYPE"),
+                        variable("EVENT_ID")
+                    );
+                    self.ran
+                        .push((engine, text, variable("EVENT_INFERRED") == "1"));
+                    self.running.insert(job.id, *job);
+                }
+                Effect::Stopped => self.stopped = true,
+                Effect::CancelRuns | Effect::Log(..) | Effect::Status(_) => {}
+            }
+        }
+    }
+
+    fn ask(&mut self, engine: EngineIndex, generation: Generation, question: Question) {
+        let asks = &mut self.threads[engine.at()].asks;
+        asks.push_back(Ask {
+            generation,
+            question,
+        });
+        assert!(asks.len() <= ASKS, "{} asks wait: {asks:?}", asks.len());
+    }
+
+    // ---- the reader
+
+    /// The next step of opening a stream: hello, then the subscription. `true` when something was done.
+    pub fn open_stream(&mut self, at: usize) -> bool {
+        let engine = EngineIndex(at as u32);
+        let docker = &mut self.dockers[at];
+        let Some((generation, since, hello)) = self.threads[at].order.take() else {
+            return false;
+        };
+        if !docker.alive {
+            self.step(Input::Disconnected {
+                engine,
+                generation,
+                end: StreamEnd::Failed("failed to connect: connection refused".into()),
+            });
+            return true;
+        }
+        match hello {
+            None => {
+                let hello = Some(docker.hello(self.now));
+                self.threads[at].order = Some((generation, since, hello));
+            }
+            Some(hello) => {
+                docker.subscribe(generation, since, &hello);
+                self.step(Input::Connected {
+                    engine,
+                    generation,
+                    hello: Box::new(hello),
+                });
+            }
+        }
+        true
+    }
+
+    /// One event of the stream arrives.
+    pub fn hear(&mut self, at: usize) -> bool {
+        let Some(stream) = &mut self.dockers[at].stream else {
+            return false;
+        };
+        let generation = stream.generation;
+        let Some(event) = stream.wire.pop_front() else {
+            return false;
+        };
+        self.step(Input::Event {
+            engine: EngineIndex(at as u32),
+            generation,
+            event: Box::new(event),
+        });
+        true
+    }
+
+    /// The stream ends; what was under way is lost, but for a renewal.
+    pub fn end_stream(&mut self, at: usize, end: StreamEnd) -> bool {
+        if end == StreamEnd::Renewal {
+            while self.hear(at) {}
+        }
+        let Some(stream) = self.dockers[at].stream.take() else {
+            return false;
+        };
+        self.step(Input::Disconnected {
+            engine: EngineIndex(at as u32),
+            generation: stream.generation,
+            end,
+        });
+        true
+    }
+
+    /// The stream is renewed, if there is nothing on its way.
+    pub fn end_stream_if_read(&mut self, at: usize) -> bool {
+        let stream = self.dockers[at].stream.as_ref();
+        stream.is_some_and(|stream| stream.wire.is_empty())
+            && self.end_stream(at, StreamEnd::Renewal)
+    }
+
+    // ---- the syncer
+
+    /// Is a list what the engine is to answer next?
+    pub fn next_is_list(&self, at: usize) -> bool {
+        let next = self.threads[at].asks.front();
+        next.is_some_and(|ask| matches!(ask.question, Question::List(_)))
+    }
+
+    /// The container whose inspect the engine is to answer next, if it has not made the answer.
+    pub fn next_inspect(&self, at: usize) -> Option<&ContainerId> {
+        match &self.threads[at].asks.front()?.question {
+            Question::Inspect {
+                ids, answer: None, ..
+            } => ids.front(),
+            _ => None,
+        }
+    }
+
+    /// The engine makes the answer to what it was asked first.
+    pub fn compute(&mut self, at: usize) -> bool {
+        let (all, filtered) = self.listing();
+        let docker = &self.dockers[at];
+        let Some(ask) = self.threads[at].asks.front_mut() else {
+            return false;
+        };
+        match &mut ask.question {
+            Question::List(answer @ None) => {
+                *answer = Some(match docker.alive {
+                    true => Ok(docker.list(all, filtered)),
+                    false => Err("failed to list containers: connection refused".into()),
+                });
+            }
+            Question::Inspect {
+                ids,
+                check_filters,
+                answer: answer @ None,
+            } => {
+                let Some(id) = ids.front() else {
+                    return false;
+                };
+                *answer = Some(inspect(docker, id, *check_filters && filtered));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The answer that was made arrives.
+    pub fn answer(&mut self, at: usize) -> bool {
+        let Some(mut ask) = self.threads[at].asks.pop_front() else {
+            return false;
+        };
+        let engine = EngineIndex(at as u32);
+        let generation = ask.generation;
+        match &mut ask.question {
+            Question::List(answer) => {
+                let Some(result) = answer.take() else {
+                    self.threads[at].asks.push_front(ask);
+                    return false;
+                };
+                self.step(Input::Listed {
+                    engine,
+                    generation,
+                    result,
+                });
+            }
+            Question::Inspect { ids, answer, .. } => {
+                let Some(result) = answer.take() else {
+                    self.threads[at].asks.push_front(ask);
+                    return false;
+                };
+                let id = ids.pop_front().expect("it was answered");
+                if !ids.is_empty() {
+                    self.threads[at].asks.push_front(ask);
+                }
+                self.step(Input::Inspected {
+                    engine,
+                    generation,
+                    id,
+                    by_slow: false,
+                    result,
+                });
+            }
+        }
+        true
+    }
+
+    /// The inspect that the engine is to answer next hangs.
+    pub fn hang(&mut self, at: usize) -> bool {
+        let Some(ask) = self.threads[at].asks.front_mut() else {
+            return false;
+        };
+        let generation = ask.generation;
+        let Question::Inspect {
+            ids,
+            check_filters,
+            answer,
+        } = &mut ask.question
+        else {
+            return false;
+        };
+        let Some(id) = ids.front().cloned() else {
+            return false;
+        };
+        let check_filters = *check_filters;
+        *answer = Some(Inspected::Slow);
+        self.threads[at].hung.push(Hung {
+            generation,
+            id,
+            check_filters,
+            answer: None,
+        });
+        self.answer(at)
+    }
+
+    /// A hanging inspect is answered by the engine, then by us.
+    pub fn unhang(&mut self, at: usize, which: usize) -> bool {
+        let filtered = self.listing().1;
+        let docker = &self.dockers[at];
+        let Some(hung) = self.threads[at].hung.get_mut(which) else {
+            return false;
+        };
+        match hung.answer.take() {
+            None => {
+                hung.answer = Some(inspect(docker, &hung.id, hung.check_filters && filtered));
+            }
+            Some(result) => {
+                let hung = self.threads[at].hung.remove(which);
+                self.step(Input::Inspected {
+                    engine: EngineIndex(at as u32),
+                    generation: hung.generation,
+                    id: hung.id,
+                    by_slow: true,
+                    result,
+                });
+            }
+        }
+        true
+    }
+
+    fn listing(&self) -> (bool, bool) {
+        let cache = self.settings.cache.as_ref();
+        (
+            cache.is_some_and(|cache| cache.all),
+            cache.is_some_and(|cache| cache.filtered),
+        )
+    }
+
+    // ---- the store and the commands
+
+    pub fn serve(&mut self, fate: Fate) -> bool {
+        let Some(request) = self.request.take() else {
+            return false;
+        };
+        let reply = self.store.serve(self.now, &request, fate);
+        self.step(Input::Stored(reply));
+        true
+    }
+
+    pub fn end_run(&mut self, id: u64, code: i32) -> bool {
+        if self.running.remove(&id).is_none() {
+            return false;
+        }
+        let run = Run {
+            exit: Exit::Code(code),
+            output: Vec::new(),
+            cut: false,
+            took: Time::from_millis(5),
+        };
+        self.step(Input::Ended { job: id, run });
+        true
+    }
+
+    // ---- the oracle
+
+    /// Does the store hold what the engines have, and nothing else?
+    pub fn compare(&self) -> Result<(), String> {
+        let (all, filtered) = self.listing();
+        let mut wanted = Store::new(self.dockers.len(), self.settings.interval);
+        let shared: Vec<_> = (0..self.dockers.len())
+            .flat_map(|at| {
+                let containers = &self.dockers[at].containers;
+                containers.iter().map(move |(id, of)| (at, id, of))
+            })
+            .filter(|(_, _, of)| (all || of.running) && (of.member || !filtered))
+            .collect();
+        let mut differences = Vec::new();
+        for (at, id, of) in &shared {
+            let host = &mut wanted.hosts[*at];
+            host.names.insert(of.name.clone(), (*id).clone());
+            host.manifest.insert((*id).clone(), of.image.clone());
+            if of.running {
+                host.running.insert((*id).clone());
+                wanted.containers.insert((*id).clone());
+                wanted.images.insert(of.image.clone());
+                let hosts = wanted.image_hosts.entry(of.image.clone());
+                hosts.or_default().insert(*at);
+                let ids = wanted.image_containers.entry(of.image.clone());
+                ids.or_default().insert((*id).clone());
+            } else {
+                host.stopped.insert((*id).clone());
+            }
+            let digest = super::docker::document(id, of).digest;
+            match self.store.keys.get(*id) {
+                Some(key) if key.host == *at && key.digest == digest => {}
+                key => differences.push(format!("container {id} of {at}: {key:?}")),
+            }
+        }
+        for id in self.store.keys.keys() {
+            if !shared.iter().any(|(_, of, _)| *of == id) {
+                differences.push(format!("container {id} is not to be there"));
+            }
+        }
+        let mut same = |what: &str, wanted: String, found: String| {
+            if wanted != found {
+                differences.push(format!("{what}: wanted {wanted}, found {found}"));
+            }
+        };
+        for (at, (wanted, found)) in wanted.hosts.iter().zip(&self.store.hosts).enumerate() {
+            let text = |host: &super::store::Host| {
+                format!(
+                    "{:?} {:?} {:?} {:?}",
+                    host.running, host.stopped, host.names, host.manifest
+                )
+            };
+            same(&format!("host {at}"), text(wanted), text(found));
+            let field = |name: &str| found.fields.get(name).cloned();
+            let count = wanted.running.len().to_string();
+            same(
+                "status",
+                "Some(\"up\")".into(),
+                format!("{:?}", field("status")),
+            );
+            same(
+                "count",
+                format!("{:?}", Some(count)),
+                format!("{:?}", field("containers_running")),
+            );
+        }
+        let text = |store: &Store| {
+            format!(
+                "{:?} {:?} {:?} {:?}",
+                store.containers, store.images, store.image_hosts, store.image_containers
+            )
+        };
+        same("shared", text(&wanted), text(&self.store));
+        match differences.is_empty() {
+            true => Ok(()),
+            false => Err(differences.join("\n")),
+        }
+    }
+}
+
+fn inspect(docker: &Docker, id: &ContainerId, check_filters: bool) -> Inspected {
+    match docker.alive {
+        true => docker.inspect(id, check_filters),
+        false => Inspected::Failed("failed to inspect: connection refused".into()),
+    }
+}
+
+/// Settings for engines of these names, with a cache and no handlers.
+pub fn settings(names: &[&str]) -> Settings {
+    let engine = |name: &&str| crate::model::Engine {
+        name: Arc::from(*name),
+        url: format!("unix:///{name}.sock").into(),
+        address: crate::model::Address::Unix(format!("/{name}.sock").into()),
+    };
+    Settings {
+        engines: names.iter().map(engine).collect(),
+        cache: Some(crate::core::CacheSettings {
+            all: false,
+            filtered: false,
+            forget_after: Time::from_secs(3600),
+            selfcheck: false,
+        }),
+        entries: None,
+        workers: 8,
+        interval: Time::from_secs(120),
+        replay_max_age: Time::from_secs(300),
+        version: "test",
+        seed: 7,
+    }
+}

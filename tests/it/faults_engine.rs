@@ -1,0 +1,494 @@
+//! Faults of the engine itself: away, killed, frozen, hung, slow in parts, replaced by another.
+// Measured figures are for who runs a test by hand.
+#![allow(clippy::print_stdout)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::engine::containers::Spec;
+use crate::engine::{Behaviour, Engine, Route};
+use crate::kit::agent::Agent;
+use crate::kit::docker::Dockerd;
+use crate::kit::need::need;
+use crate::kit::oracle::{self, Host};
+use crate::kit::scene::{Scene, hosts};
+use crate::kit::{seconds, wait_until};
+
+/// What ends up right within a second or three does so within this on two busy processors.
+const SOON: Duration = Duration::from_secs(30);
+
+/// A container of an engine that has no fault, and how late its changes show.
+struct Calm<'a> {
+    scene: &'a Scene,
+    engine: &'a Engine,
+    id: String,
+    worst: Duration,
+    count: u32,
+}
+
+impl<'a> Calm<'a> {
+    fn new(scene: &'a Scene, engine: &'a Engine) -> Calm<'a> {
+        let id = engine.run(Spec::named("calm"));
+        Calm {
+            scene,
+            engine,
+            id,
+            worst: Duration::ZERO,
+            count: 0,
+        }
+    }
+
+    /// Changes it, waits until Redis shows that, and remembers the longest wait.
+    fn change(&mut self) {
+        self.count += 1;
+        let memory = u64::from(self.count) << 20;
+        let mut redis = self.scene.redis.connect();
+        let key = format!("docker:containers:{}", self.id);
+        let began = Instant::now();
+        self.engine.update(&self.id, memory);
+        wait_until(seconds(20), "the calm engine's change shows", || {
+            let found: redis::RedisResult<Option<u64>> = redis::cmd("HGET")
+                .arg(&key)
+                .arg("hostconfig_memory")
+                .query(&mut redis);
+            found.is_ok_and(|found| found == Some(memory))
+        });
+        self.worst = self.worst.max(began.elapsed());
+    }
+
+    /// Goes on with that for so long.
+    fn live(&mut self, time: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < time {
+            self.change();
+        }
+    }
+
+    fn was_in_time(&self, what: &str) {
+        println!(
+            "{what}: {} changes elsewhere, the latest after {:?}",
+            self.count, self.worst
+        );
+        // 100 ms on a quiet machine.
+        assert!(self.worst < seconds(1), "{what}: {:?}", self.worst);
+    }
+}
+
+fn status(scene: &Scene, host: &str) -> String {
+    let key = format!("docker:hosts:{host}");
+    let found: Option<String> = scene.redis.query(&["HGET", &key, "status"]);
+    found.unwrap_or_default()
+}
+
+fn real(name: &str, dockerd: &Dockerd) -> Host {
+    Host::up(name, dockerd.docker.running()).at(&dockerd.docker.place())
+}
+
+/// No thread and no file more than before; connections that are kept may be one more or less.
+fn nothing_leaked(agent: &Agent, threads: &[String], fds: usize) {
+    wait_until(SOON, "threads and files are as they were", || {
+        let now = (agent.threads(), agent.fds());
+        let fits = now.0 == threads && now.1 <= fds + 2;
+        fits.then_some(())
+            .ok_or(format!("{now:?}, before: {threads:?}, {fds}"))
+    });
+}
+
+#[test]
+fn fault_6_dockerd_that_is_stopped_killed_or_frozen_heals_and_delays_no_other_engine() {
+    need!(redis, dockerd);
+    let scene = Scene::new();
+    let calm = scene.engine("calm");
+    let mut calm = Calm::new(&scene, &calm);
+    let mut dockerd = Dockerd::live_restore();
+    let dies = dockerd.run("dies", &[], &[]);
+    dockerd.run("lives", &[], &[]);
+    let agent = scene.watch(
+        &[("real", &dockerd.docker.url), ("calm", &calm.engine.url())],
+        &["-updateInterval=2s"],
+    );
+    let settled = |dockerd: &Dockerd, engine: &Engine| {
+        oracle::settle(&scene.redis, "docker", SOON, || {
+            vec![real("real", dockerd), hosts(&[("calm", engine)]).remove(0)]
+        });
+    };
+    settled(&dockerd, calm.engine);
+    let (threads, fds) = (agent.threads(), agent.fds());
+
+    // A container dies while dockerd is down: nobody tells, the list shows.
+    let pid = dockerd.pid_of(&dies);
+    dockerd.stop();
+    dockerd.kill_container(pid);
+    wait_until(SOON, "the engine is said to be down", || {
+        status(&scene, "real") == "down"
+    });
+    calm.live(seconds(2));
+    dockerd.restart();
+    let name = format!("real die {}dies inferred", dockerd.docker.prefix);
+    scene.expect_runs(SOON, &[&name]);
+    settled(&dockerd, calm.engine);
+    calm.was_in_time("dockerd down");
+
+    // Killed.
+    dockerd.kill9();
+    calm.live(seconds(2));
+    dockerd.restart();
+    settled(&dockerd, calm.engine);
+    calm.was_in_time("dockerd killed");
+
+    // Frozen: it accepts and does not answer.
+    dockerd.freeze();
+    calm.live(seconds(8));
+    dockerd.thaw();
+    dockerd.run("comes", &[], &[]);
+    settled(&dockerd, calm.engine);
+    calm.was_in_time("dockerd frozen");
+    nothing_leaked(&agent, &threads, fds);
+    assert_eq!(scene.runs().get(&name), Some(&1));
+}
+
+#[test]
+fn fault_6_an_engine_that_accepts_and_does_not_answer_is_down_soon_and_leaks_nothing() {
+    need!(redis);
+    let scene = Scene::new();
+    let (calm, hung) = (scene.engine("c"), scene.engine("d"));
+    let id = hung.run(Spec::named("a"));
+    let mut calm = Calm::new(&scene, &calm);
+    let both = [("calm", calm.engine), ("hung", &hung)];
+    let urls = both.map(|(name, engine)| (name, engine.url()));
+    let named = [
+        (urls[0].0, urls[0].1.as_str()),
+        (urls[1].0, urls[1].1.as_str()),
+    ];
+    let agent = scene.watch(&named, &["-updateInterval=2s"]);
+    scene.settle(SOON, &both);
+    let (threads, fds) = (agent.threads(), agent.fds());
+    for turn in 0..2 {
+        let began = Instant::now();
+        hung.misbehave(Route::Every, Behaviour::Hang);
+        // First it hangs in the middle of what is open, then on new connections as well.
+        hung.rename(&id, &format!("while{turn}"));
+        calm.live(seconds(1));
+        hung.cut_all();
+        calm.live(seconds(2));
+        wait_until(SOON, "the engine is said to be down", || {
+            status(&scene, "hung") == "down"
+        });
+        println!("said to be down after {:?}", began.elapsed());
+        hung.behave(&Route::Every);
+        scene.settle(seconds(60), &both);
+        calm.was_in_time("an engine that hangs");
+    }
+    nothing_leaked(&agent, &threads, fds);
+    scene.expect_runs(SOON, &["hung rename while0", "hung rename while1"]);
+}
+
+#[test]
+fn fault_9_churn_404_and_an_inspect_that_hangs_make_only_that_container_late() {
+    need!(redis);
+    const CHURN: usize = 60;
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let stuck = engine.run(Spec::named("stuck"));
+    let mut calm = Calm::new(&scene, &engine);
+    let agent = scene.watch(&[("h", &engine.url())], &["-updateInterval=2s"]);
+    scene.settle(SOON, &[("h", &engine)]);
+    let (threads, fds) = (agent.threads(), agent.fds());
+
+    engine.misbehave(Route::InspectOf(stuck.clone()), Behaviour::Hang);
+    engine.rename(&stuck, "renamed");
+    let mut wanted = vec!["h rename renamed".to_owned()];
+    for number in 0..CHURN {
+        let id = engine.run(Spec::named(&format!("rm{number}")).auto_remove());
+        if number % 3 == 0 {
+            calm.change();
+        }
+        engine.stop(&id);
+        for word in ["start", "die", "destroy"] {
+            wanted.push(format!("h {word} rm{number}"));
+        }
+    }
+    // Resyncs go on without it.
+    for _ in 0..2 {
+        let before = scene.number("h", "resyncs");
+        wait_until(SOON, "a resync is closed", || {
+            scene.number("h", "resyncs") > before
+        });
+    }
+    calm.change();
+    calm.was_in_time("one inspect hangs");
+    let lines: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    scene.expect_runs(SOON, &lines);
+    let name = |id: &str| -> String {
+        scene
+            .redis
+            .query(&["HGET", &format!("docker:containers:{id}"), "name"])
+    };
+    assert_eq!(name(&stuck), "/stuck", "it keeps its last state");
+    engine.behave(&Route::InspectOf(stuck.clone()));
+    scene.settle(SOON, &[("h", &engine)]);
+    assert_eq!(name(&stuck), "/renamed");
+    nothing_leaked(&agent, &threads, fds);
+    assert_eq!(scene.number("h", "gaps"), 0, "{}", agent.log());
+}
+
+#[test]
+fn fault_10_a_list_older_than_an_event_neither_deletes_nor_revives() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let first = engine.run(Spec::named("first"));
+    let agent = scene.watch(&[("h", &engine.url())], &["-updateInterval=1s"]);
+    scene.settle(SOON, &[("h", &engine)]);
+    let mut listener = scene.redis.connect();
+    let mut channel = listener.as_pubsub();
+    channel.subscribe("docker_events").unwrap();
+
+    // Each answer is made at once and comes late: what happens meanwhile is newer.
+    engine.misbehave(Route::List, Behaviour::Late(Duration::from_millis(700)));
+    let mut ended = vec![first];
+    let mut running: Vec<String> = Vec::new();
+    engine.stop(&ended[0]);
+    for round in 0..5 {
+        let asked = engine.requests(&Route::List);
+        wait_until(SOON, "a list is asked for", || {
+            engine.requests(&Route::List) > asked
+        });
+        let fresh: Vec<String> = (0..3)
+            .map(|number| engine.run(Spec::named(&format!("c{round}-{number}"))))
+            .collect();
+        engine.stop(&fresh[0]);
+        if let Some(old) = running.pop() {
+            engine.stop(&old);
+            ended.push(old);
+        }
+        ended.push(fresh[0].clone());
+        running.extend_from_slice(&fresh[1..]);
+    }
+    let asked = engine.requests(&Route::List);
+    wait_until(SOON, "two more lists are asked for", || {
+        engine.requests(&Route::List) > asked + 1
+    });
+    engine.behave(&Route::List);
+    scene.settle(SOON, &[("h", &engine)]);
+
+    let mut told: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    scene
+        .redis
+        .query::<()>(&["PUBLISH", "docker_events", "end"]);
+    loop {
+        let text: String = channel.get_message().unwrap().get_payload().unwrap();
+        if text == "end" {
+            break;
+        }
+        if let [what, _, id] = text.split(':').collect::<Vec<_>>()[..] {
+            told.entry(id.to_owned()).or_default().push(what.to_owned());
+        }
+    }
+    let count = |id: &str, what: &str| {
+        let all = told.get(id).into_iter().flatten();
+        all.filter(|told| *told == what).count()
+    };
+    for id in &running {
+        assert_eq!(count(id, "delete_container"), 0, "{id}: {:?}", told.get(id));
+        assert_eq!(count(id, "new_container"), 1, "{id}: {:?}", told.get(id));
+    }
+    for id in &ended {
+        // One that ended before it was looked at was never there.
+        assert!(
+            count(id, "delete_container") <= 1,
+            "{id}: {:?}",
+            told.get(id)
+        );
+        assert!(count(id, "new_container") <= 1, "{id}: {:?}", told.get(id));
+    }
+    assert!(
+        scene.runs().values().all(|times| *times == 1),
+        "{:?}",
+        scene.runs()
+    );
+    assert_eq!(scene.number("h", "drift"), 0, "{}", agent.log());
+}
+
+#[test]
+fn fault_10_names_swapped_by_three_renames_never_point_at_the_wrong_container() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let ids = [
+        engine.run(Spec::named("left")),
+        engine.run(Spec::named("right")),
+    ];
+    let _agent = scene.watch(&[("h", &engine.url())], &["-updateInterval=1s"]);
+    scene.settle(SOON, &[("h", &engine)]);
+    let done = AtomicBool::new(false);
+    let looks = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let mut redis = scene.redis.connect();
+            let mut looks = 0;
+            while !done.load(Ordering::Relaxed) {
+                let mut all = redis::pipe();
+                all.atomic().hgetall("docker:hosts:h:names");
+                for id in &ids {
+                    all.hget(format!("docker:containers:{id}"), "name");
+                }
+                let (names, left, right): (BTreeMap<String, String>, String, String) =
+                    all.query(&mut redis).unwrap();
+                let own = |id: &String| if *id == ids[0] { &left } else { &right };
+                for (name, id) in &names {
+                    assert_eq!(&format!("/{name}"), own(id), "{names:?}, {ids:?}");
+                }
+                looks += 1;
+            }
+            looks
+        });
+        let mut names = ["left", "right"];
+        for turn in 0..60 {
+            engine.rename(&ids[0], "between");
+            engine.rename(&ids[1], names[0]);
+            engine.rename(&ids[0], names[1]);
+            names.swap(0, 1);
+            // Sometimes it keeps pace, sometimes it does not.
+            if turn % 4 == 0 {
+                scene.settle(SOON, &[("h", &engine)]);
+            }
+        }
+        scene.settle(SOON, &[("h", &engine)]);
+        done.store(true, Ordering::Relaxed);
+        watching
+            .join()
+            .unwrap_or_else(|_| panic!("a name pointed at the wrong container"))
+    });
+    println!("{looks} looks");
+}
+
+/// What the agent tells its service manager.
+struct Manager {
+    socket: UnixDatagram,
+    path: String,
+    last: String,
+}
+
+impl Manager {
+    fn new(scene: &Scene, name: &str) -> Manager {
+        let path = scene.path(name);
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        Manager {
+            socket,
+            path: path.to_string_lossy().into_owned(),
+            last: String::new(),
+        }
+    }
+
+    /// Waits for a `STATUS=` with this text.
+    fn hears(&mut self, wanted: &str) {
+        let began = Instant::now();
+        while !self.last.contains(wanted) {
+            assert!(
+                began.elapsed() < SOON,
+                "waited for `{wanted}`, heard `{}` last",
+                self.last
+            );
+            let mut buffer = [0; 4096];
+            let count = self.socket.recv(&mut buffer).unwrap_or(0);
+            let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            if text.starts_with("STATUS=") {
+                self.last = text;
+            }
+        }
+    }
+}
+
+#[test]
+fn fault_13_another_engine_at_the_same_address_is_noticed_and_never_mixed_with_the_old_one() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    for number in 0..40 {
+        engine.run(Spec::named(&format!("c{number}")).image("old:1"));
+    }
+    let mut manager = Manager::new(&scene, "notify");
+    let variables = [("NOTIFY_SOCKET", manager.path.as_str())];
+    let agent = scene.watch_with(&[("h", &engine.url())], &["-updateInterval=2s"], &variables);
+    scene.settle(SOON, &[("h", &engine)]);
+    let old = engine.running();
+    drop(engine);
+    let other = scene.engine("d");
+    other.host_name("another");
+    for number in 20..60 {
+        other.run(Spec::named(&format!("c{number}")).image("new:1"));
+    }
+    let mut mixed = Vec::new();
+    wait_until(SOON, "the new engine's containers stand there", || {
+        let found: BTreeSet<String> = scene
+            .redis
+            .query(&["SMEMBERS", "docker:hosts:h:containers"]);
+        if !found.is_subset(&old) && !found.is_disjoint(&old) {
+            mixed.push(found.len());
+        }
+        found == other.running()
+    });
+    assert!(mixed.is_empty(), "both at once: {mixed:?}");
+    scene.settle(SOON, &[("h", &other)]);
+    agent.wait_log("another engine answers at", seconds(1));
+    manager.hears("another engine");
+    assert!(
+        scene.runs().is_empty(),
+        "nothing is inferred: {:?}",
+        scene.runs()
+    );
+}
+
+#[test]
+fn fault_13_one_engine_under_two_host_ids_is_reported_once_and_said_by_the_other() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    engine.run(Spec::named("a"));
+    let mut first = Agent::watch("agent", &engine.url(), &scene.redis.url(), 2);
+    scene.settle(SOON, &[("agent", &engine)]);
+    let mut manager = Manager::new(&scene, "notify");
+    let variables = [("NOTIFY_SOCKET", manager.path.as_str())];
+    let second = scene.watch_with(
+        &[("manager", &engine.url())],
+        &["-updateInterval=2s"],
+        &variables,
+    );
+    second.wait_log("host `manager` is not written", SOON);
+    manager.hears("host `manager` is not written");
+    manager.hears("agent");
+    let id = engine.run(Spec::named("b"));
+    scene.expect_runs(SOON, &["manager start b"]);
+    scene.settle(SOON, &[("agent", &engine)]);
+    let began = Instant::now();
+    first.stop(seconds(10));
+    wait_until(SOON, "the other takes over", || {
+        let host: Option<String> =
+            scene
+                .redis
+                .query(&["HGET", &format!("docker:containers:{id}"), "host"]);
+        host.as_deref() == Some("manager")
+    });
+    println!("taken over after {:?}", began.elapsed());
+}
+
+#[test]
+fn fault_13_a_copied_engine_id_on_another_machine_is_another_engine() {
+    need!(redis);
+    let scene = Scene::new();
+    let (one, two) = (scene.engine("a"), scene.engine("b"));
+    for (engine, name) in [(&one, "one"), (&two, "two")] {
+        engine.engine_id("COPIED");
+        engine.host_name(name);
+        engine.run(Spec::named(name));
+    }
+    let agent = scene.watch(
+        &[("one", &one.url()), ("two", &two.url())],
+        &["-updateInterval=2s"],
+    );
+    scene.settle(SOON, &[("one", &one), ("two", &two)]);
+    assert!(!agent.log().contains("is not written"), "{}", agent.log());
+}

@@ -1,0 +1,203 @@
+//! Whatever happens to what Redis holds: it is as it should be again, soon.
+
+use crate::engine::containers::Spec;
+use crate::kit::agent::Agent;
+use crate::kit::need::need;
+use crate::kit::oracle::{self, Host};
+use crate::kit::proxy::{Proxy, Way};
+use crate::kit::redis::Redis;
+use crate::kit::stage::{SOON, Stage, engine};
+use crate::kit::{seconds, wait_until};
+
+fn two(interval_s: u64) -> (Stage, String) {
+    let mut id = String::new();
+    let stage = Stage::start(interval_s, &[], |engine| {
+        id = engine.run(Spec::named("a"));
+        engine.run(Spec::named("b").image("other:1"));
+    });
+    stage.settle();
+    (stage, id)
+}
+
+#[test]
+fn a_flush_is_noticed_without_an_event_or_a_resync() {
+    need!(redis);
+    let (stage, _) = two(120);
+    stage.notices.until("refresh_containers:h", SOON);
+    stage.redis.flush();
+    let told = stage.notices.until("refresh_containers:h", SOON);
+    assert_eq!(told, ["new_host:h", "refresh_containers:h"]);
+    stage.settle();
+}
+
+#[test]
+fn a_flush_again_and_again_while_containers_come_and_go() {
+    need!(redis);
+    let (stage, _) = two(120);
+    for round in 0..30 {
+        let id = stage.engine.run(Spec::named(&format!("c{round}")));
+        stage.redis.flush();
+        if round % 2 == 0 {
+            stage.engine.kill(&id, 9);
+        }
+    }
+    stage.settle();
+}
+
+#[test]
+fn what_was_deleted_is_written_again_within_an_interval_or_ten() {
+    need!(redis);
+    let (stage, id) = two(1);
+    let container = format!("docker:containers:{id}");
+    let json = format!("{container}:json");
+    let spoilt: [&[&str]; 15] = [
+        &["DEL", &container],
+        &["DEL", &json],
+        &["DEL", "docker:hosts:h"],
+        &["DEL", "docker:hosts:h:containers"],
+        &["DEL", "docker:hosts:h:names"],
+        &["DEL", "docker:hosts:h:manifest"],
+        &["DEL", "docker:hosts"],
+        &["DEL", "docker:alive"],
+        &["HDEL", "docker:hosts:h:names", "a"],
+        &["SREM", "docker:hosts:h:containers", &id],
+        &["HDEL", "docker:hosts:h:manifest", &id],
+        // Shared: an own member is said again in one of ten resyncs.
+        &["SREM", "docker:containers", &id],
+        &["DEL", "docker:images:other:1:containers"],
+        &["DEL", "docker:images"],
+        &["DEL", "docker:containers"],
+    ];
+    for command in spoilt {
+        stage.redis.query::<redis::Value>(command);
+        let what = format!("`{}` is healed", command.join(" "));
+        wait_until(seconds(60), &what, || {
+            oracle::check(&stage.redis, "docker", &[stage.host()])
+        });
+    }
+}
+
+#[test]
+fn what_does_not_belong_there_is_removed() {
+    need!(redis);
+    let (stage, _) = two(1);
+    let ghost = "0123456789abcdef".repeat(4);
+    let spoilt: [&[&str]; 8] = [
+        &["SADD", "docker:hosts:h:containers", &ghost],
+        &["SADD", "docker:hosts:h:stopped", &ghost],
+        &["HSET", "docker:hosts:h:names", "ghost", &ghost],
+        &["HSET", "docker:hosts:h:manifest", &ghost, "ghost:1"],
+        &["SADD", "docker:containers", &ghost],
+        &["SADD", "docker:images", "ghost:1"],
+        &["SADD", "docker:hosts", "ghost"],
+        &["ZADD", "docker:alive", "1", "ghost"],
+    ];
+    for command in spoilt {
+        stage.redis.query::<redis::Value>(command);
+        let what = format!("`{}` is healed", command.join(" "));
+        wait_until(seconds(60), &what, || {
+            oracle::check(&stage.redis, "docker", &[stage.host()])
+        });
+    }
+}
+
+#[test]
+fn keys_of_another_type_are_replaced() {
+    need!(redis);
+    let (stage, id) = two(1);
+    let container = format!("docker:containers:{id}");
+    for key in [
+        &container,
+        "docker:hosts:h",
+        "docker:hosts:h:containers",
+        "docker:hosts:h:names",
+        "docker:containers",
+    ] {
+        stage.redis.query::<()>(&["SET", key, "x"]);
+        wait_until(seconds(60), &format!("{key} is healed"), || {
+            oracle::check(&stage.redis, "docker", &[stage.host()])
+        });
+    }
+}
+
+#[test]
+fn redis_comes_back_empty_or_with_what_it_held_long_ago() {
+    need!(redis);
+    let (mut stage, id) = two(120);
+    stage.redis.save();
+    stage.redis.kill9();
+    stage.engine.kill(&id, 9);
+    stage.engine.run(Spec::named("c"));
+    stage.redis.restart();
+    stage.settle();
+    stage.redis.restart_empty();
+    stage.engine.run(Spec::named("d"));
+    stage.settle();
+}
+
+#[test]
+fn redis_that_hangs_for_a_while_gets_what_happened_meanwhile() {
+    need!(redis);
+    let (mut stage, id) = two(120);
+    stage.redis.freeze();
+    stage.engine.rename(&id, "renamed");
+    let gone = stage.engine.run(Spec::named("c"));
+    stage.engine.kill(&gone, 9);
+    stage.agent.wait_log("failed to", SOON);
+    stage.redis.thaw();
+    wait_until(SOON, "the new name shows", || {
+        stage.field(&id, "name") == "/renamed"
+    });
+    stage.settle();
+}
+
+#[test]
+fn an_agent_may_start_before_redis_and_its_engine() {
+    need!(redis);
+    let (engine, mut redis) = (engine(), Redis::start());
+    engine.run(Spec::named("a"));
+    engine.go_down();
+    redis.kill9();
+    let agent = Agent::watch("h", &engine.url(), &redis.url(), 120);
+    agent.wait_log("is redis-server running there?", SOON);
+    agent.wait_log("is the engine running?", SOON);
+    engine.come_up().unwrap();
+    agent.wait_log("Started monitoring", SOON);
+    engine.run(Spec::named("b"));
+    redis.restart();
+    oracle::settle(&redis, "docker", SOON, || {
+        vec![Host::up("h", engine.running())]
+    });
+    let log = agent.log();
+    assert_eq!(
+        log.matches("is redis-server running there?").count(),
+        1,
+        "once a change: {log}"
+    );
+}
+
+#[test]
+fn replies_that_are_lost_and_connections_that_are_cut_leave_nothing_wrong() {
+    need!(redis);
+    let (engine, redis) = (engine(), Redis::start());
+    let wire = Proxy::tcp(&redis.url());
+    let agent = Agent::watch("h", &engine.url(), &wire.redis_url(), 120);
+    agent.wait_log("Reported", SOON);
+    let mut last = None;
+    for round in 0..40 {
+        let id = engine.run(Spec::named(&format!("c{round}")));
+        match round % 4 {
+            0 => wire.cut(),
+            1 => wire.cut_after(Way::Replies, 7 * round),
+            2 => wire.cut_after(Way::Requests, 97 * round),
+            _ => {}
+        }
+        engine.rename(&id, &format!("d{round}"));
+        if let Some(last) = last.replace(id) {
+            engine.kill(&last, 9);
+        }
+    }
+    oracle::settle(&redis, "docker", SOON, || {
+        vec![Host::up("h", engine.running())]
+    });
+}
