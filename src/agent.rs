@@ -247,6 +247,11 @@ fn wait(ends: &Receiver<Ended>, back: &Receiver<Outlets>, stage: Stage) -> ExitC
         return ExitCode::FAILURE;
     };
     let (Ok(outlets), None) = (back.try_recv(), &ended.panic) else {
+        // A core that panics takes the writer's requests with it, and the writer's end may be heard of first.
+        let ended = match ended.panic {
+            None => ends.recv_timeout(JOIN).unwrap_or(ended),
+            Some(_) => ended,
+        };
         log::error!(
             "thread `{}` has ended; so does the agent, to be started anew",
             ended.name

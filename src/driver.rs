@@ -12,6 +12,7 @@ use crate::model::EngineIndex;
 use crate::notify::Notifier;
 use crate::reader::Order;
 use crate::syncer::{Ask, Question};
+use crate::threads;
 
 /// Inputs that are taken in before what follows from them is done: enough for large transactions, and soon over.
 const BURST: usize = 512;
@@ -55,6 +56,7 @@ pub fn run(mut core: Core, mut inbox: Inbox, mut outlets: Outlets) -> Outlets {
         let Some(input) = inbox.next(until.into_iter().flatten().min()) else {
             continue;
         };
+        threads::rehearse();
         let now: Time = start.elapsed();
         watchdog.input(&input);
         core.step(now, input, &mut effects);

@@ -14,6 +14,7 @@ use crate::docker::client::{Connection, DockerErrorKind, Events};
 use crate::docker::socket::Socket;
 use crate::inbox::Door;
 use crate::model::{Address, EngineIndex, Hello};
+use crate::threads;
 
 /// How much longer than it was to last a stream may live: the engine ends it itself, if it lives.
 const OVERTIME: Duration = Duration::from_secs(10);
@@ -108,6 +109,7 @@ impl Reader {
         loop {
             match events.next() {
                 Ok(Some(event)) => {
+                    threads::rehearse();
                     self.door.event(self.engine, generation, event);
                     // An engine whose clock was set back would keep this stream for longer than it was meant to last.
                     if opened.elapsed() > span + OVERTIME {

@@ -166,6 +166,7 @@ impl Desk {
     }
 
     fn inspect(&self, client: &Client, ask: &SlowAsk, limit: Duration) -> Inspected {
+        threads::rehearse();
         let mut member = None;
         if ask.check_filters {
             let only = Some(&ask.id);

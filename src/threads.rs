@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -119,6 +119,29 @@ pub fn supervise<T: Send + 'static>(
     body: impl FnMut() -> ControlFlow<()> + Send + 'static,
 ) -> io::Result<Thread> {
     start(name, move |name| repeat(name, FIRST_PAUSE, &stop, body))
+}
+
+/// In debug builds, lets a test see what becomes of the others when this thread fails in the middle of its work: where the file that
+/// `DOCKER_CACHE_TEST_FAULT` names says `panic <thread>` or `hang <thread>` of this one, it does so, once. Release builds know nothing of it.
+pub fn rehearse() {
+    #[cfg(debug_assertions)]
+    {
+        static FILE: OnceLock<Option<std::ffi::OsString>> = OnceLock::new();
+        let file = FILE.get_or_init(|| std::env::var_os("DOCKER_CACHE_TEST_FAULT"));
+        let Some(file) = file else { return };
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let current = std::thread::current();
+        match text.trim_end().split_once(' ') {
+            Some((fault, name)) if current.name() == Some(name) => {
+                let _ = std::fs::remove_file(file);
+                assert!(fault != "panic", "a fault that was asked for");
+                loop {
+                    std::thread::park();
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Runs something and catches its panic, which it does not log: the error is `panicked at src/x.rs:12: message`.

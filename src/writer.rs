@@ -7,10 +7,12 @@ use crossbeam_channel::Receiver;
 use crate::core::{Input, StoreReply, StoreRequest};
 use crate::inbox::Door;
 use crate::store::Store;
+use crate::threads;
 
 /// Serves requests until there are no more.
 pub fn run(mut store: impl Store, requests: &Receiver<StoreRequest>, door: &Door) {
     for request in requests {
+        threads::rehearse();
         let reply = serve(&mut store, request).unwrap_or_else(StoreReply::Failed);
         door.put(Input::Stored(reply));
     }

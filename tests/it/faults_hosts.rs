@@ -1,8 +1,5 @@
 //! A host dies among ten others: it is said to be lost once and expired once, and one that comes back at that moment is not harmed.
 
-// What was measured is for whoever reads along.
-#![allow(clippy::print_stdout)]
-
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,7 +96,7 @@ impl Notices {
 }
 
 #[test]
-fn a_dead_host_is_said_to_be_lost_within_15_s_and_expired_once_by_one_of_ten_agents() {
+fn fault_23_a_dead_host_is_said_to_be_lost_within_15_s_and_expired_once_by_one_of_ten_agents() {
     need!(redis);
     let redis = Redis::start();
     let mut ten: Vec<Site> = (0..10).map(|at| Site::new(&format!("h{at}"), 4)).collect();
@@ -140,7 +137,7 @@ fn a_dead_host_is_said_to_be_lost_within_15_s_and_expired_once_by_one_of_ten_age
 }
 
 #[test]
-fn hosts_that_come_back_while_they_are_buried_are_not_harmed() {
+fn fault_23_hosts_that_come_back_while_they_are_buried_are_not_harmed() {
     need!(redis);
     let redis = Redis::start();
     let mut ten: Vec<Site> = (0..8).map(|at| Site::new(&format!("h{at}"), 2)).collect();

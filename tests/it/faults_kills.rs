@@ -1,8 +1,5 @@
 //! The agent is killed at any moment, frozen, started twice: it converges, and its handlers miss nothing that happened while it was away.
 
-// What was measured is for whoever reads along.
-#![allow(clippy::print_stdout)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -81,7 +78,8 @@ fn expire_lease(redis: &Redis) {
 }
 
 #[test]
-fn killed_again_and_again_it_converges_and_every_handler_runs_once_for_what_it_slept_through() {
+fn fault_19_killed_again_and_again_it_converges_and_every_handler_runs_once_for_what_it_slept_through()
+ {
     need!(redis);
     let kills: usize = std::env::var("DOCKER_CACHE_TEST_KILLS")
         .ok()
@@ -198,7 +196,7 @@ fn wait_for_all(diary: &Diary, events: &Events, logs: impl Fn() -> String) {
 }
 
 #[test]
-fn after_a_kill_jobs_that_waited_run_and_one_that_ran_is_reported_as_cut_off() {
+fn fault_19_after_a_kill_jobs_that_waited_run_and_one_that_ran_is_reported_as_cut_off() {
     need!(redis);
     let engine = engine_with(2);
     let redis = Redis::start();
@@ -252,7 +250,7 @@ fn after_a_kill_jobs_that_waited_run_and_one_that_ran_is_reported_as_cut_off() {
 }
 
 #[test]
-fn an_agent_that_was_frozen_longer_than_all_lives_overwrites_nothing_newer() {
+fn fault_20_an_agent_that_was_frozen_longer_than_all_lives_overwrites_nothing_newer() {
     need!(redis);
     let engine = engine_with(6);
     let redis = Redis::start();
@@ -331,7 +329,7 @@ impl Monitor {
 }
 
 #[test]
-fn the_second_agent_of_one_id_says_so_and_writes_nothing_until_the_first_is_gone() {
+fn fault_21_the_second_agent_of_one_id_says_so_and_writes_nothing_until_the_first_is_gone() {
     need!(redis);
     let engine = engine_with(4);
     let redis = Redis::start();

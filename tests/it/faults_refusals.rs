@@ -1,8 +1,5 @@
 //! Redis refuses: each reason is said in one line with its remedy, tried again with growing pauses, and forgotten once it is over.
 
-// What was measured is for whoever reads along.
-#![allow(clippy::print_stdout)]
-
 use std::time::{Duration, Instant};
 
 use redis::Connection;
@@ -109,7 +106,7 @@ fn give(admin: &mut Connection, order: &str) {
 }
 
 #[test]
-fn a_redis_that_cannot_be_written_is_named_with_its_remedy_and_tried_again() {
+fn fault_16_a_redis_that_cannot_be_written_is_named_with_its_remedy_and_tried_again() {
     need!(redis);
     let mut bench = Bench::new(Redis::start(), "", &[]);
     bench.order("CONFIG SET maxmemory 1000000");
@@ -133,7 +130,7 @@ fn a_redis_that_cannot_be_written_is_named_with_its_remedy_and_tried_again() {
 }
 
 #[test]
-fn a_redis_that_cannot_save_is_named_with_its_remedy_and_tried_again() {
+fn fault_16_a_redis_that_cannot_save_is_named_with_its_remedy_and_tried_again() {
     need!(redis);
     let mut bench = Bench::new(Redis::start(), "", &[]);
     let folder: (String, String) = bench.redis.query(&["CONFIG", "GET", "dir"]);
@@ -154,7 +151,7 @@ fn a_redis_that_cannot_save_is_named_with_its_remedy_and_tried_again() {
 }
 
 #[test]
-fn a_redis_that_is_busy_or_full_is_named_with_its_remedy_and_tried_again() {
+fn fault_16_a_redis_that_is_busy_or_full_is_named_with_its_remedy_and_tried_again() {
     need!(redis);
     let redis = Redis::start_with(&["--lua-time-limit", "50"]);
     let mut bench = Bench::new(redis, "", &[]);
@@ -174,7 +171,7 @@ fn a_redis_that_is_busy_or_full_is_named_with_its_remedy_and_tried_again() {
 }
 
 #[test]
-fn a_redis_that_loads_its_data_is_named_and_tried_again() {
+fn fault_16_a_redis_that_loads_its_data_is_named_and_tried_again() {
     need!(redis);
     let redis = Redis::start_with(&[
         "--key-load-delay",
@@ -196,7 +193,7 @@ fn a_redis_that_loads_its_data_is_named_and_tried_again() {
 }
 
 #[test]
-fn a_redis_that_wants_a_password_or_refuses_it_is_named_with_its_remedy_and_tried_again() {
+fn fault_16_a_redis_that_wants_a_password_or_refuses_it_is_named_with_its_remedy_and_tried_again() {
     need!(redis);
     let mut bench = Bench::new(Redis::start(), "", &[]);
     bench.order("CONFIG SET requirepass secret");
@@ -219,7 +216,7 @@ fn a_redis_that_wants_a_password_or_refuses_it_is_named_with_its_remedy_and_trie
 }
 
 #[test]
-fn an_acl_that_allows_too_little_is_named_with_what_it_lacks_and_tried_again() {
+fn fault_16_an_acl_that_allows_too_little_is_named_with_what_it_lacks_and_tried_again() {
     need!(redis);
     let user = "ACL SETUSER agent on >right ~docker:* &docker_events +@all";
     let mut bench = Bench::new(Redis::start(), "agent:right@", &[user]);
@@ -242,7 +239,7 @@ fn an_acl_that_allows_too_little_is_named_with_what_it_lacks_and_tried_again() {
 }
 
 #[test]
-fn an_acl_without_scripts_keys_or_dangerous_commands_is_enough() {
+fn fault_16_an_acl_without_scripts_keys_or_dangerous_commands_is_enough() {
     need!(redis);
     let user = "ACL SETUSER agent on >right ~docker:* &docker_events +@all -@dangerous -@admin -@scripting -@blocking";
     let bench = Bench::new(Redis::start(), "agent:right@", &[user]);

@@ -1,8 +1,5 @@
 //! Redis is killed, emptied, set back, frozen, replaced; its answers get lost; somebody writes into its keys.
 
-// What was measured is for whoever reads along.
-#![allow(clippy::print_stdout)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -38,7 +35,7 @@ fn assert_no_other_handler_ran(diary: &Diary, engine: &Engine, before: &[String]
 }
 
 #[test]
-fn a_redis_that_comes_back_empty_is_filled_within_a_second_of_the_reconnect() {
+fn fault_14_a_redis_that_comes_back_empty_is_filled_within_a_second_of_the_reconnect() {
     need!(redis);
     let engine = engine_with(30);
     let mut redis = Redis::start();
@@ -74,7 +71,7 @@ fn a_redis_that_comes_back_empty_is_filled_within_a_second_of_the_reconnect() {
 }
 
 #[test]
-fn a_redis_that_comes_back_with_an_old_dump_is_put_right_and_no_handler_runs_for_it() {
+fn fault_14_a_redis_that_comes_back_with_an_old_dump_is_put_right_and_no_handler_runs_for_it() {
     need!(redis);
     let engine = engine_with(12);
     let mut redis = Redis::start();
@@ -103,7 +100,7 @@ fn a_redis_that_comes_back_with_an_old_dump_is_put_right_and_no_handler_runs_for
 }
 
 #[test]
-fn a_flush_while_nothing_happens_is_noticed_by_the_heartbeat_and_healed_within_5_s() {
+fn fault_14_a_flush_while_nothing_happens_is_noticed_by_the_heartbeat_and_healed_within_5_s() {
     need!(redis);
     let engine = engine_with(12);
     let redis = Redis::start();
@@ -168,7 +165,7 @@ fn meddle(redis: &Redis, line: &str, id: &str) {
 }
 
 #[test]
-fn what_somebody_did_to_a_hosts_own_keys_is_put_right_within_an_interval() {
+fn fault_14_what_somebody_did_to_a_hosts_own_keys_is_put_right_within_an_interval() {
     need!(redis);
     let engine = engine_with(6);
     let redis = Redis::start();
@@ -190,7 +187,7 @@ fn what_somebody_did_to_a_hosts_own_keys_is_put_right_within_an_interval() {
 }
 
 #[test]
-fn what_somebody_did_to_shared_sets_is_put_right_within_ten_intervals() {
+fn fault_14_what_somebody_did_to_shared_sets_is_put_right_within_ten_intervals() {
     need!(redis);
     let engine = engine_with(6);
     let redis = Redis::start();
@@ -226,7 +223,7 @@ fn check_values(redis: &Redis, engine: &Engine) {
 }
 
 #[test]
-fn a_redis_frozen_within_a_report_of_1000_containers_holds_the_writer_for_one_deadline() {
+fn fault_15_a_redis_frozen_within_a_report_of_1000_containers_holds_the_writer_for_one_deadline() {
     need!(redis);
     let engine = engine_with(1000);
     let mut redis = Redis::start();
@@ -255,7 +252,7 @@ fn a_redis_frozen_within_a_report_of_1000_containers_holds_the_writer_for_one_de
 }
 
 #[test]
-fn after_a_write_that_broke_off_in_the_middle_the_connection_is_not_used_again() {
+fn fault_15_after_a_write_that_broke_off_in_the_middle_the_connection_is_not_used_again() {
     need!(redis);
     let engine = engine_with(10);
     let redis = Redis::start();
@@ -288,7 +285,7 @@ fn stream(redis: &Redis) -> Vec<BTreeMap<String, String>> {
 }
 
 #[test]
-fn an_answer_that_is_lost_after_the_transaction_ran_leaves_no_entry_twice() {
+fn fault_17_an_answer_that_is_lost_after_the_transaction_ran_leaves_no_entry_twice() {
     need!(redis);
     let engine = engine_with(5);
     let redis = Redis::start();
@@ -338,7 +335,7 @@ fn an_answer_that_is_lost_after_the_transaction_ran_leaves_no_entry_twice() {
 }
 
 #[test]
-fn a_failover_to_a_replica_that_missed_the_last_writes_is_healed() {
+fn fault_18_a_failover_to_a_replica_that_missed_the_last_writes_is_healed() {
     need!(redis);
     let engine = engine_with(20);
     let mut master = Redis::start();
@@ -384,7 +381,7 @@ fn a_failover_to_a_replica_that_missed_the_last_writes_is_healed() {
 }
 
 #[test]
-fn a_master_that_is_set_back_without_a_broken_connection_is_noticed_by_the_heartbeat() {
+fn fault_18_a_master_that_is_set_back_without_a_broken_connection_is_noticed_by_the_heartbeat() {
     need!(redis);
     let engine = engine();
     engine.run(Spec::named("a"));

@@ -9,6 +9,7 @@ mod cache;
 mod cli;
 mod fake_engine;
 mod faults;
+mod faults_agent;
 mod faults_engine;
 mod faults_hosts;
 mod faults_kills;
