@@ -113,9 +113,9 @@ fn fault_22_without_memory_for_a_batch_it_ends_with_a_clear_last_line_and_its_su
     assert!(!status.success());
     let log = poor.log();
     assert!(log.contains("memory allocation of"), "{log}");
-    let rich = agent(&engine.url(), &redis.url(), &["-updateInterval=20s"]);
-    rich.wait_log("Reported 9 containers", seconds(60));
-    wait_until(seconds(60), "all is right", settled);
+    // Documents so large may come after the first report: their inspects take longer than others are made to wait for.
+    let _rich = agent(&engine.url(), &redis.url(), &["-updateInterval=20s"]);
+    wait_until(seconds(120), "all is right", settled);
 }
 
 /// Two engines, `first` and `second`, watched by one agent whose threads fail when they are told to.

@@ -126,7 +126,7 @@ fn fault_8_a_storm_of_health_checks_drops_nothing_and_is_over_within_a_second_of
     let ids: Vec<String> = (0..CONTAINERS)
         .map(|number| engine.run(Spec::named(&format!("c{number}")).health_check()))
         .collect();
-    let agent = scene.watch(&[("h", &engine.url())], &["--stream-max-age=4s"]);
+    let agent = scene.watch(&[("h", &engine.url())], &[]);
     scene.settle(SOON, &[("h", &engine)]);
     let before = engine.events_published();
     let began = Instant::now();
