@@ -16,6 +16,10 @@ demo: ## three containers, what Redis says of them, and a handler
 test: ## all tests
 	@sh packaging/make/test.sh
 
+soak: ## random faults against the core, new ones until Ctrl-C
+	@$(LIB); need_cargo; from=0; \
+	while FROM=$$from SEEDS=200 cargo test --quiet --locked --lib simulation::; do from=$$((from + 200)); echo "$$from seeds passed"; done; exit 1
+
 check: ## format, lints and docs
 	@$(LIB); need_lints; \
 	cargo fmt --check; \
@@ -39,4 +43,4 @@ install: ## what was built last, its link and the unit, under $(DESTDIR)$(PREFIX
 record: ## the answers of real engines, anew into fixtures/docker
 	@$(LIB); need_cargo; tests/record
 
-.PHONY: build run demo test check static install record
+.PHONY: build run demo test soak check static install record

@@ -557,7 +557,7 @@ mod tests {
                 );
             }
             let longest = ended.text.lines().map(str::len).max();
-            assert!(longest <= Some(110), "{longest:?}");
+            assert!(longest <= Some(135), "{longest:?}");
         }
         let version = parsed("docker-cache", &["-V"]).err().unwrap();
         assert_eq!(

@@ -187,6 +187,10 @@ pub struct Row {
     pub member: bool,
 }
 
+/// Names, as globs without regard to case, of environment variables and labels whose values are secrets, unless the user says otherwise. Traefik's
+/// users stand in labels, with the digests of their passwords.
+pub const DEFAULT_SECRETS: &str = "*PASSWORD*,*PASSWD*,*PASSPHRASE*,*SECRET*,*TOKEN*,*CREDENTIAL*,*APIKEY*,*[._-]KEY,*[._-]PASS,*[._-]PWD,*AUTH.USERS";
+
 /// What an inspect said of a container, ready for Redis: secrets masked, volatile fields left out.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Document {

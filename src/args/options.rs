@@ -1,5 +1,7 @@
 //! The table of options: it serves the command line, the help, the defaults and the documents.
 
+use crate::model::DEFAULT_SECRETS;
+
 /// An option, as help and documents tell of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OptionSpec {
@@ -62,7 +64,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "redact",
         value: "PATTERNS",
-        default: "*PASSWORD*,*PASSWD*,*PASSPHRASE*,*SECRET*,*TOKEN*,*CREDENTIAL*,*_KEY,*-KEY,*.KEY,*APIKEY*",
+        default: DEFAULT_SECRETS,
         about: "Mask the values of the environment variables and labels that have such names;\n\
                 `none` masks nothing.",
     },

@@ -295,7 +295,11 @@ fn the_map_names_every_module() {
     let lib = read(&root().join("src/lib.rs"));
     let named: BTreeSet<String> = lib
         .lines()
-        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .filter_map(|line| {
+            line.trim_start_matches("pub ")
+                .strip_prefix("mod ")?
+                .strip_suffix(';')
+        })
         .map(str::to_owned)
         .collect();
     let there: BTreeSet<String> = sources()

@@ -1,7 +1,7 @@
 //! A seeded random test: engines, their threads and the store answer in any order, late, wrongly or not at all; then all faults end, and after some
 //! minutes the store must hold exactly what the engines have.
 //!
-//! `SEED=17` runs one seed alone, `SEEDS=1000` so many (they are printed when they fail).
+//! `SEED=17` runs one seed alone, `SEEDS=1000` so many, from `FROM` on (they are printed when they fail).
 
 use std::collections::BTreeMap;
 
@@ -516,7 +516,10 @@ fn whatever_happens_the_store_is_right_in_the_end() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS),
+        None => {
+            let from = number("FROM").unwrap_or(0);
+            from..from + number("SEEDS").unwrap_or(SEEDS)
+        }
     };
     let mut failed = Vec::new();
     for seed in seeds.clone() {

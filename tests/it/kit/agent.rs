@@ -18,7 +18,8 @@ impl Agent {
     /// The program.
     pub const PROGRAM: &'static str = env!("CARGO_BIN_EXE_docker-cache");
 
-    /// Starts it with these arguments and no configuration from the environment of the test.
+    /// Starts it with these arguments and no configuration from the environment of the test, but for `--selfcheck`: a change that no event told of
+    /// fails the test.
     pub fn start<S: AsRef<OsStr>>(args: &[S]) -> Agent {
         Agent::start_with(args, &[])
     }
@@ -26,6 +27,7 @@ impl Agent {
     /// Starts it with variables as well.
     pub fn start_with<S: AsRef<OsStr>>(args: &[S], variables: &[(&str, &str)]) -> Agent {
         let mut command = Agent::command();
+        command.env("DOCKER_CACHE_SELFCHECK", "true");
         Agent::spawn(command.args(args).envs(variables.iter().copied()))
     }
 
@@ -191,6 +193,11 @@ impl Drop for Agent {
             );
         } else {
             self.process.end(Duration::from_secs(5));
+            let log = self.log();
+            let untold = log
+                .lines()
+                .find(|line| line.contains("no event told of it"));
+            assert_eq!(untold, None, "{log}");
         }
     }
 }

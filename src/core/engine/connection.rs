@@ -1,0 +1,155 @@
+//! An engine's connection: opened, lost, opened again; what it means for what was asked.
+
+use super::{AFTER_CLOSE, Engine, GOOD, Link, Outcome, identity};
+use crate::core::Time;
+use crate::core::backoff::Random;
+use crate::core::continuity::Continuity;
+use crate::core::known::Known;
+use crate::core::message::{Effect, Generation, Level, StreamEnd};
+use crate::model::Hello;
+
+impl Engine {
+    /// The reader opened a stream.
+    pub fn connected(
+        &mut self,
+        now: Time,
+        generation: Generation,
+        hello: Box<Hello>,
+        out: &mut Vec<Outcome>,
+    ) {
+        if generation != self.generation {
+            return;
+        }
+        let renewal = matches!(self.link, Link::Connecting { renewal: true });
+        let predecessor = self.predecessor.take().unwrap_or_default();
+        let replaced = match &self.hello {
+            // An engine need not say who it is.
+            Some(old) if old.engine_id.is_empty() || hello.engine_id.is_empty() => false,
+            Some(old) => identity(old) != identity(&hello),
+            None => !predecessor.is_empty() && predecessor != hello.engine_id,
+        };
+        self.link = Link::Live { since: now };
+        self.connected_at = now;
+        self.api_version = hello.api_version.as_str().into();
+        let clock_ns = hello.clock_ns;
+        self.hello = Some(hello);
+        if replaced {
+            self.forget_all();
+            self.continuity = Continuity::new(Some(clock_ns));
+            out.push(Outcome::Replaced);
+        }
+        self.continuity.connected(now, clock_ns, renewal);
+        if !renewal || replaced {
+            self.epoch = generation;
+            self.ask_anew();
+            self.counters.reconnects += u64::from(self.ever_up);
+            self.want_round(now);
+            self.tick = now + self.rules.interval;
+        }
+        if self.down || !self.ever_up {
+            self.down = false;
+            self.ever_up = true;
+            self.error.clear();
+            self.complaints.clear();
+            out.push(Outcome::Up);
+        }
+    }
+
+    /// The stream is over, or was never opened.
+    pub fn disconnected(
+        &mut self,
+        now: Time,
+        generation: Generation,
+        end: StreamEnd,
+        random: &mut Random,
+        out: &mut Vec<Outcome>,
+    ) {
+        if generation != self.generation {
+            return;
+        }
+        let lived = match self.link {
+            Link::Live { since } => Some(now.saturating_sub(since)),
+            _ => None,
+        };
+        if let Some(lived) = lived {
+            self.continuity.ended(now, self.clock_ns(now));
+            if lived >= GOOD {
+                self.backoff.reset();
+                self.complaints.clear();
+            }
+        }
+        if end == StreamEnd::Renewal && lived.is_some() {
+            self.connect(true, out);
+            return;
+        }
+        // Whatever was asked on the dead connection is asked again on the next.
+        self.epoch = 0;
+        self.round = None;
+        self.tick = self.tick.min(now + self.rules.interval);
+        let delay = match (&end, lived) {
+            (StreamEnd::Closed, Some(_)) => AFTER_CLOSE.max(self.backoff.next(random)),
+            (_, Some(lived)) if lived >= GOOD => Time::ZERO,
+            _ => self.backoff.next(random),
+        };
+        self.link = Link::Waiting(now + delay);
+        let (what, level) = match end {
+            StreamEnd::Renewal | StreamEnd::Closed => {
+                ("the engine closed the event stream".to_owned(), Level::Info)
+            }
+            StreamEnd::Silent => (
+                "nothing came on the event stream for longer than it was to last".to_owned(),
+                Level::Warn,
+            ),
+            StreamEnd::Failed(error) => (error, Level::Warn),
+        };
+        self.error.clone_from(&what);
+        if self.complaints.is_new(&what) {
+            out.push(Outcome::Effect(Effect::Log(level, what)));
+        }
+        if lived.is_none() && !self.down {
+            self.down = true;
+            out.push(Outcome::Down);
+        }
+    }
+
+    /// The inbox lost events of this engine.
+    pub fn overrun(&mut self, now: Time, out: &mut Vec<Outcome>) {
+        self.continuity.heal(self.clock_ns(now));
+        self.gap(now, "events came faster than they could be taken", out);
+    }
+
+    pub(super) fn gap(&mut self, now: Time, why: &str, out: &mut Vec<Outcome>) {
+        self.counters.gaps += 1;
+        self.heals = Some(self.rounds + 1);
+        self.want_round(now);
+        out.push(Outcome::Gap(why.to_owned()));
+    }
+
+    pub(super) fn connect(&mut self, renewal: bool, out: &mut Vec<Outcome>) {
+        self.generation += 1;
+        self.link = Link::Connecting { renewal };
+        out.push(Outcome::Effect(Effect::Connect {
+            engine: self.index,
+            generation: self.generation,
+            since: self.continuity.since(),
+        }));
+    }
+
+    /// The engine's clock as far as we know it.
+    pub(super) fn clock_ns(&self, now: Time) -> i64 {
+        let clock_ns = self.hello.as_ref().map_or(0, |hello| hello.clock_ns);
+        clock_ns + now.saturating_sub(self.connected_at).as_nanos() as i64
+    }
+
+    /// Another engine answers: whatever was known is gone, and nothing may be inferred from it.
+    pub(super) fn forget_all(&mut self) {
+        self.containers.clear();
+        self.known = Known::default();
+        self.urgent.clear();
+        self.background.clear();
+        self.failed.clear();
+        self.suspects.clear();
+        self.round = None;
+        self.baseline = true;
+    }
+}

@@ -1,0 +1,66 @@
+//! Events as they come: judged, remembered, passed on, and turned into a look at their container.
+
+use std::sync::Arc;
+
+use super::{Engine, Outcome, Told};
+use crate::core::Time;
+use crate::core::continuity::{Gap, Verdict};
+use crate::core::message::Generation;
+use crate::model::{ContainerId, Event};
+
+impl Engine {
+    /// The stream told an event.
+    pub fn event(
+        &mut self,
+        now: Time,
+        generation: Generation,
+        event: Event,
+        out: &mut Vec<Outcome>,
+    ) {
+        if generation != self.generation {
+            return;
+        }
+        let (verdict, gap) = self.continuity.judge(&event);
+        if gap == Some(Gap::Dropped) {
+            self.gap(now, "the engine dropped events although we listened", out);
+        }
+        if verdict == Verdict::Seen {
+            return;
+        }
+        self.counters.events += 1;
+        self.last_event_ns = event.time_ns;
+        let container = event.container().map(ContainerId::from);
+        let noise = event.is_noise();
+        let mut revision = 0;
+        if let Some(id) = container.filter(|id| !noise && !id.as_str().is_empty()) {
+            revision = self.touch(now, &id);
+            let told = match (&*event.kind, event.verb()) {
+                // Nobody is told it; what was told before stands.
+                _ if verdict == Verdict::Old => None,
+                ("container", "start") => Some(Told::Running(None)),
+                ("container", "die") => Some(Told::Nothing),
+                _ => None,
+            };
+            let container = self.container(&id);
+            let facts = container.facts.as_ref();
+            let labels_lie = facts.is_some_and(|facts| facts.labels_lie);
+            if let Some(told) = told {
+                container.told = told;
+                container.told_at = revision;
+                container.old = false;
+                // Whether that was all, the next look will tell.
+                container.suspect = None;
+            }
+            if &*event.kind == "container" {
+                self.known.heard(&id, &event, revision, labels_lie);
+            }
+        }
+        if verdict != Verdict::Old {
+            out.push(Outcome::Event {
+                event: Arc::new(event),
+                inferred: verdict == Verdict::Late,
+                revision,
+            });
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Full resyncs: a list, a look at each container, the comparison with the store, its repair.
+
+use std::collections::HashSet;
+
+use super::{ASK_AGAIN, Container, Engine, Look, Outcome, SETTLE, Stage};
+use crate::core::Time;
+use crate::core::backoff::Random;
+use crate::core::message::{Effect, Generation, Level};
+use crate::model::{ContainerId, Row};
+
+impl Engine {
+    /// A full resync is due, as soon as the one under way is over.
+    pub fn want_round(&mut self, now: Time) {
+        if !self.round_wanted {
+            self.round_wanted = true;
+            self.list_at = self.list_at.max(now);
+        }
+    }
+
+    /// A list was answered.
+    pub fn listed(
+        &mut self,
+        now: Time,
+        generation: Generation,
+        result: Result<Vec<Row>, String>,
+        out: &mut Vec<Outcome>,
+    ) {
+        let Some(asked) = self.listing.take() else {
+            return;
+        };
+        if generation != self.epoch {
+            self.round = None;
+            return self.want_round(now);
+        }
+        let rows = match result {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.round = None;
+                self.want_round(now);
+                self.list_at = now + ASK_AGAIN;
+                if self.list_complaints.is_new(&error) {
+                    out.push(Outcome::Effect(Effect::Log(Level::Warn, error)));
+                }
+                return;
+            }
+        };
+        self.list_complaints.clear();
+        let listed: HashSet<&ContainerId> = rows.iter().map(|row| &row.id).collect();
+        // Lists are made without the containers' locks: one that an event touched a moment before may be missing although it is there.
+        let recent = |container: &Container| container.touched.is_some_and(|at| at + SETTLE > now);
+        let mut missing: Vec<(ContainerId, bool)> = self
+            .containers
+            .iter()
+            .filter(|(id, container)| container.revision <= asked && !listed.contains(id))
+            .map(|(id, container)| (id.clone(), recent(container)))
+            .collect();
+        missing.sort_unstable();
+        let mut waiting = HashSet::new();
+        for (id, recent) in missing {
+            match recent {
+                true => self.look_in_turn(&id),
+                false => self.gone(now, &id, 0, out),
+            }
+        }
+        for row in &rows {
+            let container = self.container(&row.id);
+            if container.revision <= asked {
+                container.member = row.member;
+            }
+            if !matches!(container.look, Look::Slow { .. }) {
+                waiting.insert(row.id.clone());
+            }
+            self.look_in_turn(&row.id);
+        }
+        if let Some(round) = &mut self.round {
+            round.stage = Stage::Looking;
+            round.waiting = waiting;
+        }
+        self.looked(now, out);
+    }
+
+    /// These containers' documents are to be written again, although they did not change.
+    pub fn repair(&mut self, now: Time, ids: &[ContainerId], out: &mut Vec<Outcome>) {
+        let mut waiting = HashSet::new();
+        for id in ids {
+            self.look_in_turn(id);
+            if !matches!(self.container(id).look, Look::Slow { .. }) {
+                waiting.insert(id.clone());
+            }
+        }
+        match &mut self.round {
+            Some(round) if round.stage == Stage::Comparing => {
+                round.stage = Stage::Repairing;
+                round.waiting = waiting;
+                self.looked(now, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// The round has nothing more to ask: it is over as far as the engine is concerned.
+    pub fn end_round(&mut self, now: Time, random: &mut Random) {
+        self.round = None;
+        self.plan(now, random);
+    }
+
+    /// The round's work with the engine is done, and what is left of it is the store's.
+    pub fn waits_for_store(&self) -> bool {
+        self.round.as_ref().is_some_and(|round| {
+            matches!(round.stage, Stage::Comparing | Stage::Repairing) && round.waiting.is_empty()
+        })
+    }
+
+    /// The round under way; each has its own number.
+    pub fn round(&self) -> Option<u64> {
+        self.round.as_ref().map(|round| round.number)
+    }
+
+    /// Is a resync under way?
+    pub fn in_round(&self) -> bool {
+        self.round.is_some() || self.round_wanted
+    }
+
+    pub(super) fn plan(&mut self, now: Time, random: &mut Random) {
+        let interval = self.rules.interval;
+        self.tick = now + random.between(interval - interval / 10, interval);
+    }
+
+    pub(super) fn looked(&mut self, now: Time, out: &mut Vec<Outcome>) {
+        let Some(round) = &mut self.round else {
+            return;
+        };
+        if !round.waiting.is_empty() {
+            return;
+        }
+        match round.stage {
+            Stage::Looking => {
+                round.stage = Stage::Comparing;
+                self.counters.resyncs += 1;
+                self.baseline = false;
+                if self.heals.is_some_and(|heals| heals <= round.number) {
+                    self.heals = None;
+                    self.excused_until = now + SETTLE;
+                }
+                out.push(Outcome::Looked);
+            }
+            Stage::Repairing => out.push(Outcome::Repaired),
+            Stage::Listing | Stage::Comparing => {}
+        }
+    }
+}
