@@ -40,6 +40,8 @@ pub(super) struct Transaction {
     pub then: Vec<Cmd>,
     /// Should its reply be lost, `open` says whether it ran.
     pub report: bool,
+    /// What it writes into a host's `last_batch`: that outlives the lease.
+    pub mark: Option<(EngineIndex, String)>,
 }
 
 /// What a transaction that ran answered.
@@ -58,6 +60,8 @@ pub(super) struct Pending {
     pub hosts: Vec<EngineIndex>,
     /// Somebody waits for the answer.
     pub report: bool,
+    /// The host's `last_batch`, if it ran.
+    pub mark: Option<(EngineIndex, String)>,
 }
 
 impl RedisStore {
@@ -161,6 +165,7 @@ impl RedisStore {
             lease: lease.clone(),
             hosts: transaction.hosts.clone(),
             report: transaction.report,
+            mark: transaction.mark.clone(),
         });
         let all = [&multi].into_iter().chain(queued.iter().copied());
         self.send(all.chain([&exec]).chain(tail.iter().copied()))?;

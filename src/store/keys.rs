@@ -126,6 +126,8 @@ pub mod field {
     pub const STATUS: &str = "status";
     /// Commands that run, a line each; only with handlers.
     pub const RUNNING_JOBS: &str = "running_jobs";
+    /// Names the last transaction that wrote into a stream.
+    pub const LAST_BATCH: &str = "last_batch";
     /// Docker's own id of the engine.
     pub const ENGINE_ID: &str = "engine_id";
     /// The field of a container's hash that names the host it runs on.

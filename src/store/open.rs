@@ -2,7 +2,8 @@
 
 use super::encode::plain;
 use super::fence::{Pending, TRIES, Transaction};
-use super::link::Link;
+use super::keys::field;
+use super::link::{Link, text};
 use super::redis::RedisStore;
 use super::{Opened, StoreError, errors};
 use crate::config::CachePlace;
@@ -98,7 +99,10 @@ impl RedisStore {
         for _ in 0..TRIES {
             let hosts: Vec<_> = self.held.keys().copied().collect();
             self.arm(&hosts)?;
-            let ran = pending.and_then(|pending| self.compare(pending));
+            let mut ran = pending.and_then(|pending| self.compare(pending));
+            if let (None, Some(pending)) = (ran, pending) {
+                ran = self.marked(pending)?;
+            }
             let ran = ran.filter(|_| pending.is_some_and(|pending| pending.report));
             let fenced = self.sort(&hosts);
             lost.extend(fenced.lost);
@@ -115,6 +119,17 @@ impl RedisStore {
             }
         }
         Err(self.contended())
+    }
+
+    /// Did this transaction run, by what it left beside the leases, which are gone?
+    fn marked(&mut self, pending: &Pending) -> Result<Option<bool>, StoreError> {
+        let Some((host, mark)) = &pending.mark else {
+            return Ok(None);
+        };
+        let key = self.keys.host(self.host(*host));
+        let found = self.ask(&[plain(&["HGET", &key, field::LAST_BATCH])])?;
+        let ran = found.first().and_then(text).as_ref() == Some(mark);
+        Ok(ran.then_some(true))
     }
 
     /// Did this transaction run, by the leases as they were read?

@@ -15,8 +15,8 @@ use super::fence::{LEASE_MS, Pending, REQUEST_LIMIT, Ran, Transaction};
 use super::keys::{Keys, field};
 use super::link::{self, Link, Wire, number, text, texts};
 use super::{
-    Applied, Audit, Batch, Beaten, Burial, Claim, Fenced, Holder, Opened, Store, StoreError, Swept,
-    Taken,
+    Applied, Audit, Batch, Beaten, Burial, Claim, Fenced, Holder, HostBatch, Opened, Store,
+    StoreError, Swept, Taken,
 };
 use crate::config::CacheTarget;
 use crate::model::EngineIndex;
@@ -265,7 +265,17 @@ impl Store for RedisStore {
             let identity = identity.and_then(|hold| hold.identity.as_deref());
             encoder.host(self.host(share.host), identity, share);
         }
-        let (body, touched) = (encoder.commands, encoder.touched);
+        let (mut body, touched) = (encoder.commands, encoder.touched);
+        // A stream's entry is there twice if the transaction is run twice, so one whose reply was lost must be known by more than its lease.
+        let told = |share: &&HostBatch| !share.happened.is_empty() && !share.forget;
+        let told = batch.hosts.iter().find(told).map(|share| share.host);
+        let mark = told.map(|host| (host, format!("{}:{}", self.options.boot, self.sequence)));
+        if let Some((host, mark)) = &mark {
+            let key = self.keys.host(self.host(*host));
+            let ttl = seconds(self.options.ttl).to_string();
+            body.push(plain(&["HSET", &key, field::LAST_BATCH, mark]));
+            body.push(plain(&["EXPIRE", &key, &ttl]));
+        }
         let mut images: Vec<String> = batch
             .hosts
             .iter()
@@ -281,6 +291,7 @@ impl Store for RedisStore {
             body,
             then: self.watch_images(&images),
             report: true,
+            mark,
         };
         let Ran { replies, then } = match self.fenced(&transaction)? {
             Ok(ran) => ran,

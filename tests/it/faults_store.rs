@@ -335,6 +335,39 @@ fn fault_17_an_answer_that_is_lost_after_the_transaction_ran_leaves_no_entry_twi
 }
 
 #[test]
+fn fault_17_an_answer_that_is_lost_and_then_the_lease_leave_no_entry_twice() {
+    need!(redis);
+    let engine = engine_with(5);
+    let redis = Redis::start();
+    let proxy = Proxy::tcp(&redis.url());
+    let agent = agent(&engine.url(), &proxy.redis_url(), &["-updateInterval=60s"]);
+    settle(&redis, &engine, seconds(30));
+    let published = engine.events_published();
+    for round in 0..5 {
+        proxy.lose(Way::Replies, true);
+        let (before, accepted) = (stream(&redis).len(), proxy.accepted());
+        change(&engine, round);
+        wait_until(seconds(30), "a transaction ran", || {
+            stream(&redis).len() > before || proxy.accepted() > accepted
+        });
+        // As after ten seconds without a way to Redis.
+        proxy.refuse(true);
+        proxy.cut();
+        redis.query::<()>(&["DEL", "docker:hosts:h:lease"]);
+        proxy.lose(Way::Replies, false);
+        proxy.refuse(false);
+        settle(&redis, &engine, seconds(30));
+    }
+    let entries = stream(&redis);
+    let seen: BTreeSet<String> = entries
+        .iter()
+        .map(|entry| format!("{} {} {}", entry["time"], entry["action"], entry["id"]))
+        .collect();
+    assert_eq!(seen.len(), entries.len(), "{}", agent.log());
+    assert_eq!(seen.len() as u64, engine.events_published() - published);
+}
+
+#[test]
 fn fault_18_a_failover_to_a_replica_that_missed_the_last_writes_is_healed() {
     need!(redis);
     let engine = engine_with(20);
