@@ -50,6 +50,8 @@ else
     say "no Docker here"
 fi
 
+# Most of them wait for servers most of the time.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}"
 mkdir -p target
 log=target/test.log
 {
