@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
-use std::sync::{Once, OnceLock};
+use std::sync::Once;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -126,6 +126,7 @@ pub fn supervise<T: Send + 'static>(
 pub fn rehearse() {
     #[cfg(debug_assertions)]
     {
+        use std::sync::OnceLock;
         static FILE: OnceLock<Option<std::ffi::OsString>> = OnceLock::new();
         let file = FILE.get_or_init(|| std::env::var_os("DOCKER_CACHE_TEST_FAULT"));
         let Some(file) = file else { return };

@@ -62,7 +62,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "redact",
         value: "PATTERNS",
-        default: "*PASSWORD*,*PASSWD*,*PASSPHRASE*,*SECRET*,*TOKEN*,*CREDENTIAL*,*_KEY,*-KEY,*.KEY,*APIKEY*",
+        default: "*PASSWORD*,*PASSWD*,*PASSPHRASE*,*SECRET*,*TOKEN*,*CREDENTIAL*,*[._-]KEY,*APIKEY*,*[._-]PASS,*[._-]PWD,*BASICAUTH.USERS,*DIGESTAUTH.USERS",
         about: "Mask the values of the environment variables and labels that have such names;\n\
                 `none` masks nothing.",
     },
@@ -155,4 +155,15 @@ pub(crate) fn variable(name: &str) -> String {
 pub(crate) fn default_of(name: &str) -> &'static str {
     let spec = OPTIONS.iter().find(|spec| spec.name == name);
     spec.map_or("", |spec| spec.default)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docker::document::DEFAULT_SECRETS;
+
+    #[test]
+    fn what_is_masked_unless_told_otherwise_is_what_the_help_says() {
+        assert_eq!(default_of("redact"), DEFAULT_SECRETS.join(","));
+    }
 }
