@@ -508,6 +508,9 @@ impl Core {
             Level::Info,
             format!("Started monitoring Docker events ({})", site.name),
         ));
+        if let Some(link) = &mut self.link {
+            link.claim(now);
+        }
         match &mut self.link {
             // The host was forgotten: it will be a new one.
             Some(link) if *link.tenancy(index) == Tenancy::Off => {
@@ -534,6 +537,9 @@ impl Core {
 
     /// Another engine answers: nothing of the old one may stand beside what the new one has.
     fn replaced(&mut self, now: Time, index: EngineIndex, effects: &mut Vec<Effect>) {
+        if let Some(link) = &mut self.link {
+            link.claim(now);
+        }
         self.status_stale = true;
         let site = &mut self.sites[index.at()];
         site.replaced = true;
