@@ -306,7 +306,7 @@ fn help(program: &str, variables: Variables) -> String {
         let _ = writeln!(text, "  {}\n        {about}", option.trim_end());
         let default = default_here(spec, eventsd, variables);
         if !default.is_empty() {
-            let _ = writeln!(text, "        Default: {default}");
+            let _ = writeln!(text, "        Default: {}", wrapped(&default));
         }
     }
     text.push_str(
@@ -317,6 +317,21 @@ fn help(program: &str, variables: Variables) -> String {
          Exit codes: 0 stopped by a signal, 2 wrong options or file, 1 anything else.\n",
     );
     text
+}
+
+/// A list that is too long for one line goes on, behind a comma, on the next.
+fn wrapped(list: &str) -> String {
+    let mut lines = String::new();
+    let mut length = 0;
+    for item in list.split_inclusive(',') {
+        if length > 0 && length + item.len() > 72 {
+            lines.push_str("\n        ");
+            length = 0;
+        }
+        lines.push_str(item);
+        length += item.len();
+    }
+    lines
 }
 
 /// The default on this machine.

@@ -68,10 +68,16 @@ impl Door {
         let left = |events: u32| events.checked_sub(1);
         if credit
             .events
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left)
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, left)
             .is_err()
         {
             credit.lost.store(true, Ordering::Release);
+            // The core may have taken all that waited in between: then no event of this engine is left that would tell it.
+            if credit.events.load(Ordering::Acquire) == EVENTS
+                && credit.lost.swap(false, Ordering::AcqRel)
+            {
+                self.put(Input::Overrun { engine });
+            }
             return;
         }
         self.put(Input::Event {
@@ -110,7 +116,7 @@ impl Inbox {
     fn credited(&mut self, input: Input) -> Input {
         if let Input::Event { engine, .. } = &input {
             let credit = &self.credits[engine.at()];
-            credit.events.fetch_add(1, Ordering::Relaxed);
+            credit.events.fetch_add(1, Ordering::AcqRel);
             if credit.lost.swap(false, Ordering::Acquire) {
                 self.overrun = Some(*engine);
             }

@@ -96,6 +96,11 @@ impl Link {
         }
     }
 
+    /// An engine said who it is: claim that before anything of it is written.
+    pub fn claim(&mut self, now: Time) {
+        self.beat_at = now;
+    }
+
     /// Does the store answer, as far as we know?
     pub fn is_open(&self) -> bool {
         self.open

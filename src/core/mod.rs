@@ -130,6 +130,8 @@ pub struct Core {
     starved: BTreeSet<EngineIndex>,
     /// Hosts with something to write.
     writable: BTreeSet<EngineIndex>,
+    /// Whose turn it is.
+    next_host: EngineIndex,
     start_at: Option<Time>,
     status: String,
     /// Something changed that the status line tells of.
@@ -189,6 +191,7 @@ impl Core {
             woken: (0..sites.len() as u32).map(EngineIndex).collect(),
             starved: BTreeSet::new(),
             writable: BTreeSet::new(),
+            next_host: EngineIndex(0),
             start_at: Some(Time::ZERO),
             status: String::new(),
             status_stale: true,
@@ -508,6 +511,9 @@ impl Core {
             Level::Info,
             format!("Started monitoring Docker events ({})", site.name),
         ));
+        if let Some(link) = &mut self.link {
+            link.claim(now);
+        }
         match &mut self.link {
             // The host was forgotten: it will be a new one.
             Some(link) if *link.tenancy(index) == Tenancy::Off => {
@@ -534,6 +540,9 @@ impl Core {
 
     /// Another engine answers: nothing of the old one may stand beside what the new one has.
     fn replaced(&mut self, now: Time, index: EngineIndex, effects: &mut Vec<Effect>) {
+        if let Some(link) = &mut self.link {
+            link.claim(now);
+        }
         self.status_stale = true;
         let site = &mut self.sites[index.at()];
         site.replaced = true;

@@ -9,8 +9,8 @@ use super::{Core, Effect, Level, Site, StoreReply, StoreRequest, Time};
 use crate::model::EngineIndex;
 use crate::store::keys::field;
 use crate::store::{
-    Applied, Audit, Batch, Beaten, Burial, Fenced, Found, Holder, HostBatch, Notice, Opened,
-    StoreError, Taken,
+    Applied, Audit, Batch, Beaten, Burial, Fenced, Found, Happening, Holder, HostBatch, Notice,
+    Opened, StoreError, Taken,
 };
 
 /// One transaction: so many containers, so many bytes; halved for each one that timed out.
@@ -136,7 +136,13 @@ impl Core {
         let Some(link) = &mut self.link else {
             return;
         };
+        let held = matches!(link.tenancy(index), Tenancy::Held(..));
         link.set_tenancy(index, Tenancy::Ours);
+        if held && self.sites[index.at()].engine.is_started() {
+            // Between the other's last word and our first nobody wrote the stream.
+            let reason = "another agent reported this host until now".to_owned();
+            self.happened(index, Happening::Gap { dropped: 0, reason });
+        }
         self.outbox(index, |outbox| {
             outbox.adopt(&found.audit);
             if !found.known {
@@ -377,9 +383,15 @@ impl Core {
         };
         let mut batch = Batch::default();
         let mut settled = Vec::new();
-        let hosts: Vec<EngineIndex> = self.writable.iter().copied().collect();
+        // In turns: a host that fills every transaction must not keep those behind it waiting.
+        let (before, after) = (
+            self.writable.range(..self.next_host),
+            self.writable.range(self.next_host..),
+        );
+        let hosts: Vec<EngineIndex> = after.chain(before).copied().collect();
         for index in hosts {
             if room.containers == 0 || room.bytes == 0 {
+                self.next_host = index;
                 break;
             }
             self.writable.remove(&index);

@@ -107,7 +107,10 @@ impl RedisStore {
             .get(2)
             .and_then(|reply| text(reply)?.parse::<f64>().ok())
             .unwrap_or(self.options.interval.as_secs_f64());
-        let old = updated.is_none_or(|updated| (now - updated) as f64 >= 2.0 * interval);
+        // Who stopped in good order may be back soon, also when its engine has long been away: its time counts from the stop.
+        let stopped = status.as_deref() == Some("stopped");
+        let since = |updated: i64| if stopped { updated.max(score) } else { updated };
+        let old = updated.is_none_or(|updated| (now - since(updated)) as f64 >= 2.0 * interval);
         Ok(Some(Dead {
             id,
             score,

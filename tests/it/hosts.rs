@@ -127,6 +127,12 @@ fn one_engine_is_not_reported_under_two_host_ids() {
     });
     let second = Agent::watch("i", &stage.engine.url(), &stage.redis.url(), 2);
     second.wait_log("under the host id `h` already", SOON);
+    for id in stage.engine.running() {
+        let host: String = stage
+            .redis
+            .query(&["HGET", &format!("docker:containers:{id}"), "host"]);
+        assert_eq!(host, "h", "the second wrote a container of the first");
+    }
     stage.settle();
     stage.agent.stop(SOON);
     wait_until(

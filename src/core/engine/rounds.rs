@@ -59,7 +59,15 @@ impl Engine {
         for (id, recent) in missing {
             match recent {
                 true => self.look_in_turn(&id),
-                false => self.gone(now, &id, 0, out),
+                false => {
+                    // An answer that is still on its way is older than the list, and is not the last word.
+                    if let Look::Asked { again } | Look::Slow { again } =
+                        &mut self.container(&id).look
+                    {
+                        *again = true;
+                    }
+                    self.gone(now, &id, 0, out);
+                }
             }
         }
         for row in &rows {
