@@ -38,7 +38,8 @@ impl Site {
     }
 
     fn start(&mut self, redis: &Redis) {
-        self.agent = Some(Agent::watch(&self.id, &self.engine.url(), &redis.url(), 5));
+        // The host's keys live three intervals: longer than it takes to find its agent dead.
+        self.agent = Some(Agent::watch(&self.id, &self.engine.url(), &redis.url(), 8));
     }
 
     fn kill(&mut self) {

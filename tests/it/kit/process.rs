@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ pub struct Process {
 struct Log {
     text: Mutex<String>,
     grew: Condvar,
+    /// Outputs that are not at their end.
+    open: AtomicUsize,
 }
 
 impl Process {
@@ -100,6 +103,11 @@ impl Process {
             status = self.exited();
             status.is_some()
         });
+        // Its last words may still be on their way; what it left behind may hold the pipes for longer.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while self.log.open.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         status.unwrap_or_default()
     }
 
@@ -154,6 +162,7 @@ pub fn try_run(program: &str, args: &[&str]) -> Result<String, String> {
 fn collect(stream: Option<impl Read + Send + 'static>, log: &Arc<Log>) {
     let Some(stream) = stream else { return };
     let log = log.clone();
+    log.open.fetch_add(1, Ordering::Relaxed);
     std::thread::spawn(move || {
         let mut reader = BufReader::new(stream);
         let mut line = Vec::new();
@@ -164,5 +173,6 @@ fn collect(stream: Option<impl Read + Send + 'static>, log: &Arc<Log>) {
             line.clear();
             log.grew.notify_all();
         }
+        log.open.fetch_sub(1, Ordering::Release);
     });
 }
