@@ -101,7 +101,7 @@ fn fault_22_without_memory_for_a_batch_it_ends_with_a_clear_last_line_and_its_su
         oracle::check(&redis, "docker", &hosts).is_ok()
     };
     // Address space for its threads and little else.
-    let limit = "ulimit -v 120000; export MALLOC_ARENA_MAX=1";
+    let limit = "ulimit -v 60000; export MALLOC_ARENA_MAX=1";
     let mut poor = limited(limit, &engine.url(), &redis.url(), &[]);
     wait_until(seconds(30), "it works within its means", settled);
     for at in 0..3 {
