@@ -224,10 +224,10 @@ fn told(mut events: Events) -> Vec<Event> {
 #[test]
 fn fault_12_every_recorded_event_is_decoded() {
     each(|version, engine| {
-        let connection = Connection::new(&engine.address());
+        // A connection serves one stream: this server hangs up behind it, and may do so only after the next question was sent.
         let stream = |since_ns| {
             told(
-                connection
+                Connection::new(&engine.address())
                     .events("1.41", since_ns, 3_000_000_000, SOON)
                     .unwrap(),
             )
