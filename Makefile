@@ -16,6 +16,9 @@ demo: ## three containers, what Redis says of them, and a handler
 test: ## all tests
 	@sh packaging/make/test.sh
 
+bench: build ## the agent beside the least that the same work can take
+	@cargo run --quiet --locked --profile measure --example bench
+
 soak: ## random faults against the core, new ones until Ctrl-C
 	@$(LIB); need_cargo; from=0; \
 	while FROM=$$from SEEDS=200 cargo test --quiet --locked --lib simulation::; do from=$$((from + 200)); echo "$$from seeds passed"; done; exit 1
@@ -43,4 +46,4 @@ install: ## what was built last, its link and the unit, under $(DESTDIR)$(PREFIX
 record: ## the answers of real engines, anew into fixtures/docker
 	@$(LIB); need_cargo; tests/record
 
-.PHONY: build run demo test soak check static install record
+.PHONY: build run demo test bench soak check static install record

@@ -8,154 +8,88 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM, SIGUSR1};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use crate::command::BaseEnvironment;
-use crate::config::{CacheConfig, Config};
+use crate::command::{self, BaseEnvironment};
+use crate::config::{CacheConfig, Config, Source};
 use crate::core::backoff::Random;
-use crate::core::{CacheSettings, Core, Input, Settings};
+use crate::core::{CacheSettings, Core, Input, Settings, StoreRequest};
 use crate::docker::document::Masker;
-use crate::docker::socket::Socket;
 use crate::driver::{self, Outlets};
+use crate::engines::{Engines, Shared};
 use crate::handlers::Pool;
-use crate::inbox::{Door, inbox};
+use crate::inbox::{Door, Inbox, inbox};
 use crate::model::EngineIndex;
 use crate::notify::Notifier;
-use crate::reader::Reader;
+use crate::reload::Reloader;
 use crate::store::redis::{Options, RedisStore};
-use crate::syncer::{Desk, Syncer};
 use crate::threads::{self, Ended, Thread};
 use crate::writer;
 
 /// How long the threads have to end once their sockets are shut.
 const JOIN: Duration = Duration::from_millis(200);
 
-/// One list and two asks of inspects are under way at the most; one more of each after a reconnect.
-const ASKS: usize = 8;
+/// How long a zombie may stand where nobody but process 1 can reap it.
+const REAP: Duration = Duration::from_secs(1);
 
-/// Starts everything, waits for the end, stops everything.
+/// Starts everything, waits for the end, stops everything. `source` is read again when a signal asks for it.
 ///
 /// # Errors
 /// The system refused what cannot be done without: a thread, a pipe, a signal handler.
-pub fn run(config: Config) -> io::Result<ExitCode> {
+pub fn run(config: Config, source: Source) -> io::Result<ExitCode> {
     let boot = boot_id();
+    let name = boot.chars().take(8).collect::<String>();
     let seed = boot.bytes().fold(0u64, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u64::from(byte))
     });
-    let mut random = Random::new(seed);
-    let (inbox, door) = inbox(config.engines.len());
+    let (mut inbox, door) = inbox();
     let (ended, ends) = bounded(2);
-    let mut stage = Stage::new();
-    let engines = start_engines(&config, &door, &mut random, &mut stage)?;
-    let writer = match &config.cache {
-        None => None,
-        Some(cache) => Some(start_writer(
-            &config, cache, boot, &door, &ended, &mut stage,
-        )?),
-    };
+    let mut threads = Vec::new();
+    let engines = start_engines(&config, &mut inbox, Random::new(seed))?;
+    let mut writer = None;
+    if let Some(cache) = &config.cache {
+        let (request, thread) = start_writer(&config, cache, boot, &door, &ended)?;
+        writer = Some(request);
+        threads.push(thread);
+    }
     let notifier = Arc::new(Notifier::of_process());
+    let (reloaded, taken_over) = bounded(1);
     let outlets = Outlets {
-        readers: engines.0,
-        syncers: engines.1,
+        engines,
         writer,
-        pool: start_pool(&config, &door)?,
+        pool: start_pool(&config, &door),
+        reloaded,
         notifier: notifier.clone(),
     };
-    let core = Core::new(settings(&config, seed));
+    let core = Core::new(settings(&config, &name, seed));
     let (give_back, back) = bounded(1);
     let body = move || {
         let _ = give_back.send(driver::run(core, inbox, outlets));
     };
-    stage
-        .threads
-        .push(threads::spawn_fatal("core", ended, body)?);
-    start_signals(door, notifier.clone())?;
+    threads.push(threads::spawn_fatal("core", ended, body)?);
+    let reload = start_reload(source, taken_over, &door, &notifier)?;
+    start_signals(door, reload, notifier.clone())?;
     notifier.ready();
-    Ok(wait(&ends, &back, stage))
+    Ok(wait(&ends, &back, threads))
 }
 
-/// Everything that has to be stopped.
-struct Stage {
-    threads: Vec<Thread>,
-    sockets: Vec<Socket>,
-    /// Dropped at the end: a thread that pauses after a panic goes on no more.
-    going: Sender<()>,
-    stop: Receiver<()>,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let (going, stop) = bounded(0);
-        Stage {
-            threads: Vec::new(),
-            sockets: Vec::new(),
-            going,
-            stop,
-        }
-    }
-}
-
-type EngineOutlets = (
-    Vec<Sender<crate::reader::Order>>,
-    Vec<Sender<crate::syncer::Ask>>,
-);
-
-fn start_engines(
-    config: &Config,
-    door: &Door,
-    random: &mut Random,
-    stage: &mut Stage,
-) -> io::Result<EngineOutlets> {
+fn start_engines(config: &Config, inbox: &mut Inbox, random: Random) -> io::Result<Engines> {
     let cache = config.cache.as_ref();
-    let patterns = cache.map_or(&[][..], |cache| &cache.redact);
-    let masker = Masker::new(patterns).map_err(io::Error::other)?;
-    let masker = Arc::new(masker);
-    let filters: Arc<[(String, String)]> = cache.map_or(&[][..], |cache| &cache.filters).into();
-    let mut outlets: EngineOutlets = (Vec::new(), Vec::new());
+    let masker = Masker::new(&config.redact).map_err(io::Error::other)?;
+    let mut engines = Engines::new(Shared {
+        stream_max_age: config.stream_max_age,
+        all: cache.is_some_and(|cache| cache.all),
+        filters: cache.map_or(&[][..], |cache| &cache.filters).into(),
+        masker: Arc::new(masker),
+        random,
+    });
     for (index, engine) in config.engines.iter().enumerate() {
         let index = EngineIndex(index as u32);
-        let (order, orders) = bounded(1);
-        let socket = Socket::default();
-        let mut reader = Reader {
-            engine: index,
-            address: engine.address.clone(),
-            max_age: config.stream_max_age,
-            random: Random::new(random.draw()),
-            orders,
-            door: door.clone(),
-            socket: socket.clone(),
-        };
-        stage.sockets.push(socket);
-        stage.threads.push(threads::supervise(
-            &format!("read:{}", engine.name),
-            stage.stop.clone(),
-            move || reader.run(),
-        )?);
-
-        let (ask, asks) = bounded(ASKS);
-        let sockets = (Socket::default(), Socket::default());
-        stage.sockets.extend([sockets.0.clone(), sockets.1.clone()]);
-        let desk = Desk {
-            engine: index,
-            name: engine.name.clone(),
-            address: engine.address.clone(),
-            all: cache.is_some_and(|cache| cache.all),
-            filters: filters.clone(),
-            masker: masker.clone(),
-            door: door.clone(),
-        };
-        let mut syncer = Syncer::new(desk, asks, sockets);
-        stage.threads.push(threads::supervise(
-            &format!("sync:{}", engine.name),
-            stage.stop.clone(),
-            move || syncer.run(),
-        )?);
-        outlets.0.push(order);
-        outlets.1.push(ask);
+        engines.watch(index, engine.clone(), inbox.gate(index))?;
     }
-    Ok(outlets)
+    Ok(engines)
 }
 
 fn start_writer(
@@ -164,17 +98,11 @@ fn start_writer(
     boot: String,
     door: &Door,
     ended: &Sender<Ended>,
-    stage: &mut Stage,
-) -> io::Result<Sender<crate::core::StoreRequest>> {
+) -> io::Result<(Sender<StoreRequest>, Thread)> {
     let store = RedisStore::new(Options {
         target: cache.target.clone(),
         shown_url: cache.shown_url.clone(),
         prefix: cache.prefix.clone(),
-        hosts: config
-            .engines
-            .iter()
-            .map(|engine| engine.name.clone())
-            .collect(),
         ttl: config.update_interval * 3,
         interval: config.update_interval,
         stream_maxlen: cache.stream_maxlen,
@@ -187,20 +115,18 @@ fn start_writer(
     let door = door.clone();
     let body = move || writer::run(store, &requests, &door);
     let thread = threads::spawn_fatal("writer", ended.clone(), body)?;
-    stage.threads.push(thread);
-    Ok(request)
+    Ok((request, thread))
 }
 
-fn start_pool(config: &Config, door: &Door) -> io::Result<Option<Pool>> {
-    let Some(handlers) = &config.handlers else {
-        return Ok(None);
-    };
+fn start_pool(config: &Config, door: &Door) -> Option<Pool> {
+    let handlers = config.handlers.as_ref()?;
     let door = door.clone();
     let report = Arc::new(move |job, run| door.put(Input::Ended { job, run }));
-    Pool::new(handlers.workers, BaseEnvironment::of_process(), report).map(Some)
+    let base = BaseEnvironment::of_process();
+    Some(Pool::new(handlers.workers, base, report))
 }
 
-fn settings(config: &Config, seed: u64) -> Settings {
+fn settings(config: &Config, boot: &str, seed: u64) -> Settings {
     let handlers = config.handlers.as_ref();
     Settings {
         engines: config.engines.clone(),
@@ -214,21 +140,55 @@ fn settings(config: &Config, seed: u64) -> Settings {
         workers: handlers.map_or(1, |handlers| handlers.workers),
         interval: config.update_interval,
         replay_max_age: config.replay_max_age,
+        boot: boot.to_owned(),
         version: env!("CARGO_PKG_VERSION"),
         seed,
     }
 }
 
+/// The thread `reload`, where there is a file to read again.
+fn start_reload(
+    source: Source,
+    reloaded: Receiver<()>,
+    door: &Door,
+    notifier: &Arc<Notifier>,
+) -> io::Result<Option<Sender<()>>> {
+    if source.file().is_none() {
+        return Ok(None);
+    }
+    let (ask, asks) = bounded(1);
+    let mut reloader = Reloader {
+        source,
+        asks,
+        reloaded,
+        door: door.clone(),
+        notifier: notifier.clone(),
+    };
+    let never = crossbeam_channel::never::<()>();
+    threads::supervise("reload", never, move || reloader.run())?;
+    Ok(Some(ask))
+}
+
 /// The thread `signals`. A second request to stop ends the process where it stands.
-fn start_signals(door: Door, notifier: Arc<Notifier>) -> io::Result<()> {
+fn start_signals(
+    door: Door,
+    reload: Option<Sender<()>>,
+    notifier: Arc<Notifier>,
+) -> io::Result<()> {
     // A reader of our log that goes away must not take us with it.
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGPIPE])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGPIPE])?;
     threads::spawn("signals", move || {
         let mut stopping = false;
         for signal in signals.forever() {
             match signal {
                 SIGUSR1 => door.put(Input::Report),
                 SIGPIPE => {}
+                SIGHUP if stopping => {}
+                SIGHUP => match &reload {
+                    // One that waits already will see what is there now.
+                    Some(reload) => drop(reload.try_send(())),
+                    None => log::info!("no file was given, so there is nothing to read again"),
+                },
                 _ if stopping => std::process::exit(0),
                 _ => {
                     stopping = true;
@@ -242,8 +202,8 @@ fn start_signals(door: Door, notifier: Arc<Notifier>) -> io::Result<()> {
 }
 
 /// Waits for the first thread that ends although it should not, or for the core's good end; then stops the others.
-fn wait(ends: &Receiver<Ended>, back: &Receiver<Outlets>, stage: Stage) -> ExitCode {
-    let Ok(ended) = ends.recv() else {
+fn wait(ends: &Receiver<Ended>, back: &Receiver<Outlets>, threads: Vec<Thread>) -> ExitCode {
+    let Some(ended) = first_end(ends) else {
         return ExitCode::FAILURE;
     };
     let (Ok(outlets), None) = (back.try_recv(), &ended.panic) else {
@@ -260,18 +220,17 @@ fn wait(ends: &Receiver<Ended>, back: &Receiver<Outlets>, stage: Stage) -> ExitC
     };
     let deadline = Instant::now() + JOIN;
     let Outlets {
-        pool,
-        readers,
-        syncers,
+        mut engines,
         writer,
+        pool,
+        reloaded: _,
         notifier: _,
     } = outlets;
-    drop((readers, syncers, writer, stage.going));
-    for socket in &stage.sockets {
-        socket.shut();
-    }
+    drop(writer);
+    engines.end();
     let mut hung = pool.map_or_else(Vec::new, |pool| pool.stop(deadline));
-    for thread in stage.threads {
+    hung.extend(engines.join_by(deadline));
+    for thread in threads {
         hung.extend(thread.join_by(deadline).err());
     }
     for hung in hung {
@@ -281,8 +240,22 @@ fn wait(ends: &Receiver<Ended>, back: &Receiver<Outlets>, stage: Stage) -> ExitC
     ExitCode::SUCCESS
 }
 
+/// Waits on the main thread for the first thread that ends. Process 1 reaps orphans meanwhile, also those that left their command's group long ago.
+fn first_end(ends: &Receiver<Ended>) -> Option<Ended> {
+    if !command::is_init() {
+        return ends.recv().ok();
+    }
+    loop {
+        match ends.recv_timeout(REAP) {
+            Ok(ended) => return Some(ended),
+            Err(RecvTimeoutError::Timeout) => command::reap_orphans(),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+}
+
 /// Tells this process from every other: the kernel's own random id.
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
     match random.trim() {
         "" => {

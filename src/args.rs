@@ -67,6 +67,18 @@ pub struct Options {
     /// truth value
     #[argh(option)]
     pub selfcheck: Option<String>,
+    /// name or URL
+    #[argh(option)]
+    pub engine: Option<String>,
+    /// name, or number behind `#`
+    #[argh(option)]
+    pub entry: Option<String>,
+    /// name or id
+    #[argh(option)]
+    pub container: Option<String>,
+    /// event's word, of `--type`
+    #[argh(option, long = "type")]
+    pub kind: Option<String>,
     /// word
     #[argh(option)]
     pub log_format: Option<String>,
@@ -83,6 +95,10 @@ pub enum Verb {
     Run,
     /// Say whether the configuration is right, and end.
     Check,
+    /// Say which entries events would trigger, and run nothing.
+    Explain,
+    /// Run one entry now, as if something had happened to a container.
+    Fire,
 }
 
 /// A command line.
@@ -113,7 +129,7 @@ pub struct Ended {
 const EVENTSD: &str = "docker-eventsd";
 
 /// Words that will be verbs one day.
-const RESERVED: &[&str] = &["explain", "fire", "cache", "docker-cli-plugin-metadata"];
+const RESERVED: &[&str] = &["cache", "docker-cli-plugin-metadata"];
 
 /// Reads a command line. `program` is how we were called, `arguments` are without it; the variables are for the help.
 pub fn parse(
@@ -257,6 +273,8 @@ fn verb_and_file(words: Vec<String>, eventsd: bool) -> Result<(Verb, Option<Path
     let verb = match words.peek().map(String::as_str) {
         Some("run") => Some(Verb::Run),
         Some("check") => Some(Verb::Check),
+        Some("explain") => Some(Verb::Explain),
+        Some("fire") => Some(Verb::Fire),
         Some(word) if RESERVED.contains(&word) => {
             return Err(format!(
                 "`{word}` is a reserved word that does nothing in this version; a file of that name is given as `./{word}`"
@@ -278,6 +296,8 @@ fn verb_and_file(words: Vec<String>, eventsd: bool) -> Result<(Verb, Option<Path
     }
     match (verb, &file) {
         (Verb::Check, None) => Err("`check` lacks its file: `check events.yml`".to_owned()),
+        (Verb::Explain, None) => Err("`explain` lacks its file: `explain events.yml`".to_owned()),
+        (Verb::Fire, None) => Err("`fire` lacks its file: `fire events.yml`".to_owned()),
         (Verb::Run, None) if eventsd => Err(format!(
             "the file of handlers is missing: `{EVENTSD} events.yml`"
         )),
@@ -294,9 +314,14 @@ fn help(program: &str, variables: Variables) -> String {
         "[events.yml]"
     };
     let mut text = format!(
-        "Usage: {program} [options] {file}\n       {program} check [options] events.yml\n\n\
+        "Usage: {program} [options] {file}\n       {program} check [options] events.yml\n       {program} explain [options] events.yml\n       \
+         {program} fire --entry NAME --container CONTAINER [options] events.yml\n\n\
          Mirrors Docker engines into a central Redis in real time, and runs commands on\n\
-         container events as events.yml says. With `check` it only looks for mistakes.\n\n\
+         container events as events.yml says. With `check` it only looks for mistakes.\n\
+         With `explain` it reads events from its standard input, as\n\
+         `docker events --format '{{{{json .}}}}'` prints them, and says of each entry whether it\n\
+         would run, and which filter says no. With `fire` it runs one entry now, as if\n\
+         something had happened to the container, and shows what comes of it.\n\n\
          Options:\n"
     );
     for spec in OPTIONS {
@@ -314,7 +339,8 @@ fn help(program: &str, variables: Variables) -> String {
          An option may also be spelled as Go does: -updateInterval=2m0s. One that is not\n\
          typed is taken from the environment: --update-interval from\n\
          DOCKER_CACHE_UPDATE_INTERVAL. Durations are 500ms, 90s, 2m0s or 1.5h.\n\n\
-         Exit codes: 0 stopped by a signal, 2 wrong options or file, 1 anything else.\n",
+         Exit codes: 0 stopped by a signal, 2 wrong options or file, 1 anything else; of\n\
+         `fire` that of the command, 124 when it took too long.\n",
     );
     text
 }
@@ -423,6 +449,10 @@ mod tests {
             "workers" => one(&options.workers),
             "cache-password-file" => one(&options.cache_password_file),
             "selfcheck" => one(&options.selfcheck),
+            "engine" => one(&options.engine),
+            "entry" => one(&options.entry),
+            "container" => one(&options.container),
+            "type" => one(&options.kind),
             "log-format" => one(&options.log_format),
             other => panic!("`{other}` has no field"),
         }
@@ -452,6 +482,11 @@ mod tests {
         assert_eq!(words(&["-"]), run("-"));
         assert_eq!(words(&["help"]), run("help"));
         assert_eq!(words(&["check", "f"]), (Verb::Check, Some("f".to_owned())));
+        assert_eq!(
+            words(&["explain", "f"]),
+            (Verb::Explain, Some("f".to_owned()))
+        );
+        assert_eq!(words(&["fire", "f"]), (Verb::Fire, Some("f".to_owned())));
     }
 
     #[test]
@@ -478,8 +513,13 @@ mod tests {
             ),
             (&["check"], "`check` lacks its file: `check events.yml`"),
             (
-                &["fire"],
-                "`fire` is a reserved word that does nothing in this version; a file of that name is given as `./fire`",
+                &["explain"],
+                "`explain` lacks its file: `explain events.yml`",
+            ),
+            (&["fire"], "`fire` lacks its file: `fire events.yml`"),
+            (
+                &["cache"],
+                "`cache` is a reserved word that does nothing in this version; a file of that name is given as `./cache`",
             ),
             (&[""], "the file's name is empty"),
         ] {
@@ -597,7 +637,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_makes_it_panic(arguments in proptest::collection::vec("(-|--|---)?(id|cache|all|filter|updateInterval|h|V|run|check|fire|=|\\PC){0,3}", 0..6)) {
+        fn nothing_makes_it_panic(arguments in proptest::collection::vec("(-|--|---)?(id|cache|all|filter|updateInterval|h|V|run|check|explain|fire|=|\\PC){0,3}", 0..6)) {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             if let Err(ended) = parsed("docker-cache", &arguments) {
                 prop_assert!(ended.text.ends_with('\n'));

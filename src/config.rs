@@ -1,14 +1,20 @@
 //! What is meant: what was typed and `events.yml`, validated, as one [`Config`].
 //!
-//! [`build()`] goes on after a mistake, so that all of them are told at once. Text becomes values in the modules below.
+//! [`Source::read`] goes on after a mistake, so that all of them are told at once. Text becomes values in the modules below.
 
 mod actions;
 mod build;
 mod duration;
+mod entry;
 mod file;
+mod filter;
+mod how;
+mod machine;
 mod nearest;
 mod reader;
+mod source;
 mod url;
+mod user;
 mod values;
 mod yaml;
 
@@ -19,9 +25,13 @@ use std::time::Duration;
 
 use crate::model::{Engine, Entry};
 
-pub use build::{Built, Files, Variables, build, read_file};
-pub(crate) use build::{docker_host, host_name};
+pub(crate) use build::docker_host;
+pub use build::{Built, Explained, Files, Fired, Variables};
+pub use entry::ENTRY;
+pub(crate) use machine::host_name;
+pub use machine::read_file;
 pub(crate) use nearest::nearest;
+pub use source::Source;
 pub(crate) use url::masked;
 pub use yaml::Place;
 
@@ -40,6 +50,8 @@ pub struct Config {
     pub replay_max_age: Duration,
     /// The longest that an event stream is kept before it is renewed.
     pub stream_max_age: Duration,
+    /// Patterns of names whose values are secrets, in the cache and on a command's standard input; empty: nothing is masked.
+    pub redact: Vec<String>,
     /// The log's form.
     pub log_format: LogFormat,
 }
@@ -59,8 +71,6 @@ pub struct CacheConfig {
     pub selfcheck: bool,
     /// Docker's list filters: which containers are reported.
     pub filters: Vec<(String, String)>,
-    /// Patterns of names whose values are secrets; empty: nothing is masked.
-    pub redact: Vec<String>,
     /// How long the containers of an engine that is down stay.
     pub forget_after: Duration,
     /// About how many entries `<p>:events` and `<p>:runs` keep.

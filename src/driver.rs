@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use crate::core::{Core, Effect, Input, Level, StoreRequest, Time};
+use crate::engines::Engines;
 use crate::handlers::Pool;
 use crate::inbox::Inbox;
 use crate::model::EngineIndex;
@@ -23,14 +24,14 @@ const STUCK: Duration = Duration::from_secs(60);
 /// Where the effects go. None of the sends blocks: the core keeps count of what is under way.
 #[derive(Debug)]
 pub struct Outlets {
-    /// To each engine's reader.
-    pub readers: Vec<Sender<Order>>,
-    /// To each engine's syncer.
-    pub syncers: Vec<Sender<Ask>>,
+    /// To the engines.
+    pub engines: Engines,
     /// To the writer, where there is a cache.
     pub writer: Option<Sender<StoreRequest>>,
     /// To the commands.
     pub pool: Option<Pool>,
+    /// To whoever reads the file again.
+    pub reloaded: Sender<()>,
     /// To the service manager.
     pub notifier: Arc<Notifier>,
 }
@@ -44,7 +45,7 @@ pub fn run(mut core: Core, mut inbox: Inbox, mut outlets: Outlets) -> Outlets {
         core.settle(start.elapsed(), &mut effects);
         for effect in effects.drain(..) {
             watchdog.effect(&effect);
-            if outlets.perform(effect) {
+            if outlets.perform(effect, &mut inbox) {
                 return outlets;
             }
         }
@@ -72,13 +73,24 @@ pub fn run(mut core: Core, mut inbox: Inbox, mut outlets: Outlets) -> Outlets {
 
 impl Outlets {
     /// Carries one effect out; `true` when it was the last.
-    fn perform(&mut self, effect: Effect) -> bool {
+    fn perform(&mut self, effect: Effect, inbox: &mut Inbox) -> bool {
         match effect {
+            Effect::Watch { index, engine } => {
+                let gate = inbox.gate(index);
+                if let Err(error) = self.engines.watch(index, *engine, gate) {
+                    log::error!("{error}");
+                }
+            }
+            Effect::Unwatch { index } => self.engines.unwatch(index),
+            Effect::Reloaded => {
+                // Who asked is gone at the most.
+                let _ = self.reloaded.try_send(());
+            }
             Effect::Connect {
                 engine,
                 generation,
                 since,
-            } => give(&self.readers[engine.at()], Order { generation, since }),
+            } => self.engines.connect(engine, Order { generation, since }),
             Effect::List {
                 engine,
                 generation,
@@ -96,12 +108,19 @@ impl Outlets {
             }
             Effect::Store(request) => {
                 if let Some(writer) = &self.writer {
-                    give(writer, request);
+                    // The core counts what it has asked: one request at a time.
+                    let full = writer.try_send(request).is_err_and(|error| error.is_full());
+                    assert!(!full, "two requests to the store at once");
                 }
             }
             Effect::Run(job) => {
                 if let Some(pool) = &self.pool {
                     pool.run(job);
+                }
+            }
+            Effect::EndRun(id) => {
+                if let Some(pool) = &self.pool {
+                    pool.end(id);
                 }
             }
             Effect::CancelRuns => {
@@ -128,17 +147,7 @@ impl Outlets {
             api_version,
             question,
         };
-        give(&self.syncers[engine.at()], ask);
-    }
-}
-
-/// Gives without waiting. The core counts what it has given, so a full channel is a fault of ours that must not pass unseen.
-fn give<T>(sender: &Sender<T>, item: T) {
-    if let Err(error) = sender.try_send(item) {
-        assert!(
-            !error.is_full(),
-            "more was asked of a thread than it has room for"
-        );
+        self.engines.ask(engine, ask);
     }
 }
 

@@ -4,7 +4,7 @@
 //! Nothing here blocks the caller: [`Pool::run`] holds the lock for as long as it takes to start a thread at most. A worker blocks in
 //! [`command::run`], which the cancel word and its own deadline end, and in the log.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -29,46 +29,48 @@ pub struct Pool {
 
 impl Pool {
     /// An empty pool of at most so many threads.
-    ///
-    /// # Errors
-    /// The process has no descriptor left.
-    pub fn new(workers: usize, base: BaseEnvironment, report: Report) -> io::Result<Pool> {
+    pub fn new(workers: usize, base: BaseEnvironment, report: Report) -> Pool {
         let runner = move |job: &Job, cancel: &Cancel| command::run(job, cancel, &base);
         Pool::with_runner(workers, IDLE, Box::new(runner), report)
     }
 
-    fn with_runner(
-        workers: usize,
-        idle: Duration,
-        runner: Box<Runner>,
-        report: Report,
-    ) -> io::Result<Pool> {
+    fn with_runner(workers: usize, idle: Duration, runner: Box<Runner>, report: Report) -> Pool {
         let shared = Shared {
             state: Mutex::new(State::default()),
             wake: Condvar::new(),
-            cancel: Cancel::new()?,
             runner,
             report,
             workers: workers.max(1),
             idle,
         };
-        Ok(Pool {
+        Pool {
             shared: Arc::new(shared),
-        })
+        }
     }
 
     /// Runs a job on a thread of the pool. Its result is reported in any case: from that thread, or from this one when no thread could be started.
     pub fn run(&self, job: Box<Job>) {
         let shared = &self.shared;
+        let cancel = match Cancel::new() {
+            Ok(cancel) => Arc::new(cancel),
+            Err(error) => {
+                let why = format!("failed to make what would end it: {error}");
+                return shared.finish(&job, not_started(why, Duration::ZERO));
+            }
+        };
         let mut state = shared.lock();
-        state.waiting.push_back(job);
+        if state.cancelled {
+            cancel.cancel(Exit::Cancelled);
+        }
+        state.cancels.insert(job.id, cancel.clone());
+        state.waiting.push_back((job, cancel));
         let mut refused = None;
         if state.idle < state.waiting.len() && state.threads.len() < shared.workers {
             match shared.start_worker(&state) {
                 Ok((number, thread)) => drop(state.threads.insert(number, thread)),
                 // Those that run will come to it.
                 Err(error) if !state.threads.is_empty() => log::warn!("{error}"),
-                Err(error) => refused = state.waiting.pop_back().map(|job| (job, error)),
+                Err(error) => refused = state.waiting.pop_back().map(|(job, _)| (job, error)),
             }
         }
         drop(state);
@@ -78,9 +80,20 @@ impl Pool {
         }
     }
 
+    /// Ends one command, with its grace, because a newer event takes its place. One that has ended already is no concern of anybody.
+    pub fn end(&self, id: u64) {
+        if let Some(cancel) = self.shared.lock().cancels.get(&id) {
+            cancel.cancel(Exit::Replaced);
+        }
+    }
+
     /// Ends all commands, each with its grace, for good: what is given to [`Pool::run`] from now on is not started and reported as cancelled.
     pub fn cancel_all(&self) {
-        self.shared.cancel.cancel();
+        let mut state = self.shared.lock();
+        state.cancelled = true;
+        for cancel in state.cancels.values() {
+            cancel.cancel(Exit::Cancelled);
+        }
     }
 
     /// Cancels all commands and waits for all threads until then; says which did not end.
@@ -119,7 +132,6 @@ struct Shared {
     state: Mutex<State>,
     /// Told of each job, and of the stop.
     wake: Condvar,
-    cancel: Cancel,
     runner: Box<Runner>,
     report: Report,
     workers: usize,
@@ -128,7 +140,11 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Box<Job>>,
+    waiting: VecDeque<(Box<Job>, Arc<Cancel>)>,
+    /// The words to end the commands that wait here or run, by their jobs' ids.
+    cancels: HashMap<u64, Arc<Cancel>>,
+    /// All were ended, and none is started any more.
+    cancelled: bool,
     /// Threads that wait for a job. One that was woken counts until it has the lock, as its job does.
     idle: usize,
     stopping: bool,
@@ -149,15 +165,15 @@ impl Shared {
         let number = number.map_or(state.threads.len() + 1, |(free, _)| free);
         let shared = Arc::clone(self);
         let body = move || {
-            while let Some(job) = shared.next(number) {
-                shared.serve(&job);
+            while let Some((job, cancel)) = shared.next(number) {
+                shared.serve(&job, &cancel);
             }
         };
         Ok((number, threads::spawn(&format!("handler:{number}"), body)?))
     }
 
     /// The next job for thread `number`; `None`, when it shall end.
-    fn next(&self, number: usize) -> Option<Box<Job>> {
+    fn next(&self, number: usize) -> Option<(Box<Job>, Arc<Cancel>)> {
         let mut state = self.lock();
         let patience_ends = Instant::now() + self.idle;
         loop {
@@ -178,14 +194,18 @@ impl Shared {
         }
     }
 
-    fn serve(&self, job: &Job) {
+    fn serve(&self, job: &Job, cancel: &Cancel) {
+        if cancel.why().is_none() {
+            log::info!("{}: started", named(job));
+        }
         let started = Instant::now();
-        let run = threads::catch(|| (self.runner)(job, &self.cancel))
+        let run = threads::catch(|| (self.runner)(job, cancel))
             .unwrap_or_else(|panic| not_started(panic, started.elapsed()));
         self.finish(job, run);
     }
 
     fn finish(&self, job: &Job, run: Run) {
+        self.lock().cancels.remove(&job.id);
         let told = threads::catch(|| {
             tell(job, &run);
             (self.report)(job.id, run);
@@ -193,8 +213,8 @@ impl Shared {
         if let Err(panic) = told {
             log::error!(
                 "failed to report run {} of `{}`: {panic}",
-                job.id,
-                job.entry
+                job.run,
+                job.entry.name
             );
         }
     }
@@ -207,6 +227,18 @@ fn not_started(why: String, took: Duration) -> Run {
         cut: false,
         took,
     }
+}
+
+/// What a run is called in the log.
+pub(crate) fn named(job: &Job) -> String {
+    let attempt = match job.attempt {
+        ..=1 => String::new(),
+        attempt => format!(", attempt {attempt}"),
+    };
+    format!(
+        "handler `{}`, run {} for {} of {} on {}{attempt}",
+        job.entry.name, job.run, job.word, job.subject, job.engine
+    )
 }
 
 /// Logs the end of a run.
@@ -225,16 +257,12 @@ fn tell(job: &Job, run: &Run) {
 /// One line on how a run ended, and its output. Each line of the output names its run: several may be told at once.
 fn lines(job: &Job, run: &Run) -> Vec<String> {
     let mut lines = vec![format!(
-        "handler `{}`, run {} for {} of {} on {}: {}, after {:.3} s",
-        job.entry,
-        job.id,
-        job.word,
-        job.subject,
-        job.engine,
+        "{}: {}, after {:.3} s",
+        named(job),
         run.exit,
         run.took.as_secs_f64(),
     )];
-    let name = format!("{}[{}]|", job.entry, job.id);
+    let name = format!("{}[{}]|", job.entry.name, job.run);
     if run.cut {
         lines.push(format!("{name} … (the last {OUTPUT_LIMIT} bytes follow)"));
     }
@@ -263,6 +291,7 @@ mod tests {
     use crossbeam_channel::{Receiver, bounded, unbounded};
 
     use super::*;
+    use crate::model::Entry;
 
     /// Longer than anything here takes on a loaded machine; a wait that reaches it is a failure.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -274,14 +303,23 @@ mod tests {
     fn job(id: u64, command: &str) -> Box<Job> {
         Box::new(Job {
             id,
-            entry: "greet".into(),
+            run: format!("1a2b3c4d-{id}"),
+            entry: Arc::new(Entry {
+                name: "greet".into(),
+                command: Some(command.into()),
+                running: crate::model::Running {
+                    timeout: PATIENCE,
+                    grace: PATIENCE,
+                    ..crate::model::Running::default()
+                },
+                ..Entry::default()
+            }),
             subject: "web-1".into(),
             word: "die".into(),
             engine: "foo".into(),
-            command: command.into(),
+            attempt: 1,
             environment: Vec::new(),
-            timeout: PATIENCE,
-            grace: PATIENCE,
+            input: Vec::new(),
         })
     }
 
@@ -303,7 +341,7 @@ mod tests {
     fn real_pool(workers: usize) -> (Pool, Receiver<(u64, Run)>) {
         let (report, results) = reports();
         let pool = Pool::new(workers, BaseEnvironment::of_process(), report);
-        (pool.expect("a descriptor is free"), results)
+        (pool, results)
     }
 
     fn pool_of(
@@ -313,7 +351,7 @@ mod tests {
     ) -> (Pool, Receiver<(u64, Run)>) {
         let (report, results) = reports();
         let pool = Pool::with_runner(workers, idle, Box::new(runner), report);
-        (pool.expect("a descriptor is free"), results)
+        (pool, results)
     }
 
     fn threads_of(pool: &Pool) -> usize {
@@ -433,6 +471,28 @@ mod tests {
     }
 
     #[test]
+    fn one_command_is_ended_and_the_others_go_on() {
+        let (pool, results) = real_pool(1);
+        // The first runs, the second has no thread yet.
+        for id in [1, 2] {
+            pool.run(job(id, "exec sleep 1000"));
+        }
+        pool.run(job(3, "exit 3"));
+        pool.end(2);
+        assert!(results.is_empty());
+        pool.end(1);
+        pool.end(4);
+        for wanted in [(1, Exit::Replaced), (2, Exit::Replaced), (3, Exit::Code(3))] {
+            let (id, run) = results.recv_deadline(soon()).expect("a result");
+            assert_eq!((id, run.exit), wanted);
+        }
+        wait_for("nothing is left of them", || {
+            pool.shared.lock().cancels.is_empty()
+        });
+        assert_eq!(pool.stop(soon()), []);
+    }
+
+    #[test]
     fn a_stop_names_who_hangs() {
         let (release, released) = bounded::<()>(0);
         let (pool, _results) = pool_of(1, IDLE, move |_, _| {
@@ -448,7 +508,7 @@ mod tests {
 
     #[test]
     fn the_log_tells_the_run_and_its_output_line_by_line() {
-        let job = job(17, "");
+        let mut job = job(17, "");
         let mut run = Run {
             exit: Exit::Code(3),
             output: b"\xa4hello\r\n\n  w\xffrld \nlast".to_vec(),
@@ -458,15 +518,20 @@ mod tests {
         assert_eq!(
             lines(&job, &run),
             [
-                "handler `greet`, run 17 for die of web-1 on foo: exit status 3, after 1.234 s",
-                "greet[17]| … (the last 4096 bytes follow)",
-                "greet[17]| hello",
-                "greet[17]|   w\u{fffd}rld",
-                "greet[17]| last",
+                "handler `greet`, run 1a2b3c4d-17 for die of web-1 on foo: exit status 3, after 1.234 s",
+                "greet[1a2b3c4d-17]| … (the last 4096 bytes follow)",
+                "greet[1a2b3c4d-17]| hello",
+                "greet[1a2b3c4d-17]|   w\u{fffd}rld",
+                "greet[1a2b3c4d-17]| last",
             ]
         );
         run.output.clear();
         run.cut = false;
         assert_eq!(lines(&job, &run).len(), 1);
+        job.attempt = 2;
+        assert_eq!(
+            named(&job),
+            "handler `greet`, run 1a2b3c4d-17 for die of web-1 on foo, attempt 2"
+        );
     }
 }

@@ -26,7 +26,9 @@ struct Credit {
 #[derive(Debug)]
 pub struct Inbox {
     receiver: Receiver<Input>,
-    credits: Arc<[Credit]>,
+    /// A door for those who bring what comes from an engine.
+    door: Door,
+    credits: Vec<Arc<Credit>>,
     /// A gap that is to be told before the next input.
     overrun: Option<EngineIndex>,
 }
@@ -35,24 +37,26 @@ pub struct Inbox {
 #[derive(Clone, Debug)]
 pub struct Door {
     sender: Sender<Input>,
-    credits: Arc<[Credit]>,
 }
 
-/// An empty inbox for so many engines.
-pub fn inbox(engines: usize) -> (Inbox, Door) {
+/// The end of one engine's reader.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    door: Door,
+    credit: Arc<Credit>,
+}
+
+/// An empty inbox.
+pub fn inbox() -> (Inbox, Door) {
     let (sender, receiver) = unbounded();
-    let credits: Arc<[Credit]> = (0..engines)
-        .map(|_| Credit {
-            events: AtomicU32::new(EVENTS),
-            lost: AtomicBool::new(false),
-        })
-        .collect();
+    let door = Door { sender };
     let inbox = Inbox {
         receiver,
-        credits: credits.clone(),
+        door: door.clone(),
+        credits: Vec::new(),
         overrun: None,
     };
-    (inbox, Door { sender, credits })
+    (inbox, door)
 }
 
 impl Door {
@@ -61,10 +65,22 @@ impl Door {
         // The core ends before those who feed it; what comes then is of no use any more.
         let _ = self.sender.send(input);
     }
+}
+
+impl Gate {
+    /// The way in for all that is not an event.
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// Puts in whatever is not an event.
+    pub fn put(&self, input: Input) {
+        self.door.put(input);
+    }
 
     /// Puts in an event, or counts it as lost when its engine has no credit left.
     pub fn event(&self, engine: EngineIndex, generation: Generation, event: Event) {
-        let credit = &self.credits[engine.at()];
+        let credit = &self.credit;
         let left = |events: u32| events.checked_sub(1);
         if credit
             .events
@@ -89,6 +105,20 @@ impl Door {
 }
 
 impl Inbox {
+    /// The gate of an engine; all gates that were ever made for it share one credit.
+    pub fn gate(&mut self, engine: EngineIndex) -> Gate {
+        while self.credits.len() <= engine.at() {
+            self.credits.push(Arc::new(Credit {
+                events: AtomicU32::new(EVENTS),
+                lost: AtomicBool::new(false),
+            }));
+        }
+        Gate {
+            door: self.door.clone(),
+            credit: self.credits[engine.at()].clone(),
+        }
+    }
+
     /// The next input; `None` when there is none by then.
     pub fn next(&mut self, until: Option<Instant>) -> Option<Input> {
         if let Some(engine) = self.overrun.take() {
@@ -134,11 +164,12 @@ mod tests {
 
     #[test]
     fn an_engine_without_credit_loses_its_own_events_and_says_so_once() {
-        let (mut inbox, door) = inbox(2);
+        let (mut inbox, _) = inbox();
+        let (a, b) = (inbox.gate(A), inbox.gate(B));
         for _ in 0..EVENTS + 10 {
-            door.event(A, 1, Event::default());
+            a.event(A, 1, Event::default());
         }
-        door.event(B, 1, Event::default());
+        b.event(B, 1, Event::default());
         let mut events = [0, 0];
         let mut overruns = Vec::new();
         while let Some(input) = inbox.waiting() {
@@ -150,7 +181,7 @@ mod tests {
         }
         assert_eq!(events, [EVENTS, 1]);
         assert_eq!(overruns, [A]);
-        door.event(A, 1, Event::default());
+        inbox.gate(A).event(A, 1, Event::default());
         assert!(matches!(inbox.waiting(), Some(Input::Event { .. })));
         assert!(inbox.waiting().is_none());
     }

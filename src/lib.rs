@@ -19,10 +19,11 @@
 //! |---|---|---|---|
 //! | `main` | [`agent`] | the end of a thread that should not end | core has ended |
 //! | `signals` | [`agent`] | signals | the process ends |
+//! | `reload`, with a file | [`reload`] | an ask; the file system; the core's word that it is done | the process ends |
 //! | `core` | [`driver`] | the inbox, until the next deadline | the core says that all is done, or panics |
 //! | `writer` | [`writer`] | a request; Redis, 5 s at most | its requests' sender is dropped |
-//! | `read:<engine>` | [`reader`] | an order; the engine's stream | its orders' sender is dropped and its socket shut |
-//! | `sync:<engine>` | [`syncer`] | an ask; the engine, 30 s at most | its asks' sender is dropped and its socket shut |
+//! | `read:<engine>` | [`reader`] | an order; the engine's stream | its orders' sender is dropped and its socket shut: at the end, or when the engine leaves the file |
+//! | `sync:<engine>` | [`syncer`] | an ask; the engine, 30 s at most | its asks' sender is dropped and its socket shut, likewise |
 //! | `slow:<engine>`, up to 8 | [`syncer`] | an inspect that hangs | none is left |
 //! | `handler:<n>` | [`handlers`] | a job; its command | idle for 10 s |
 //!
@@ -30,8 +31,9 @@
 //!
 //! | queue | from, to | bound | when full |
 //! |---|---|---|---|
-//! | inbox | all, core | 4,096 events and 64 answers an engine; one reply of the store; one end a command | the engine's events are lost, which counts as a gap; nothing else can fill it |
+//! | inbox | all, core | 4,096 events and 64 answers an engine; one reply of the store; one end a command; one reload | the engine's events are lost, which counts as a gap; nothing else can fill it |
 //! | orders | core, reader | one | cannot be: one is given when the last has ended |
+//! | reloads | signals, reload | one | one that waits will see what is there now |
 //! | asks | core, syncer | one list and two asks | cannot be: core counts them |
 //! | requests | core, writer | one | cannot be: core counts it |
 //! | jobs | core, handlers | `--workers` | cannot be: core counts them |
@@ -65,6 +67,8 @@ pub mod handlers;
 
 pub mod command;
 
+pub mod engines;
+
 pub mod driver;
 
 pub mod threads;
@@ -73,7 +77,13 @@ pub mod logging;
 
 pub mod notify;
 
+pub mod reload;
+
 pub mod agent;
+
+pub mod explain;
+
+pub mod fire;
 
 #[cfg(test)]
 mod corpus;

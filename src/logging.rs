@@ -1,11 +1,14 @@
 //! The log: one line a message on standard error, in the words of old, for journald, or as JSON.
 //!
 //! A message may quote what strangers wrote (names, labels, output of commands). Control characters in it are escaped here, so nobody can forge a
-//! line or steer a terminal. Standard error that is closed or broken is no reason to stop: the line is lost, nothing else.
+//! line or steer a terminal. Standard error that is closed, broken or not read is no reason to stop: the line is lost, nothing else.
+
+mod patient;
 
 use std::env;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +19,7 @@ use serde::Serialize;
 use tz::{DateTime, TimeZone};
 
 use crate::config::LogFormat;
+use patient::Patient;
 
 /// Crates that tell several lines a request: quiet unless `RUST_LOG` names them.
 const TALKATIVE: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
@@ -31,7 +35,12 @@ pub fn start(format: LogFormat) -> Result<(), log::SetLoggerError> {
         LogFormat::Text => Form::Text(local_zone(env::var("TZ").ok().as_deref())),
     };
     let filters = env::var("RUST_LOG").unwrap_or_default();
-    builder(form, &filters).target(Target::Stderr).try_init()
+    let form = Arc::new(form);
+    let told = form.clone();
+    let stderr = Patient::new(io::stderr(), move |lost| missed(&told, lost));
+    builder(form, &filters)
+        .target(Target::Pipe(Box::new(stderr)))
+        .try_init()
 }
 
 /// A text for one line of a terminal or a log: control characters, and those that end a line or turn its direction, are escaped as in Rust.
@@ -47,6 +56,29 @@ pub fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+/// The time of day in the zone that the log uses, for events.
+#[derive(Debug)]
+pub struct Clock(TimeZone);
+
+impl Clock {
+    /// In this process's zone.
+    pub fn of_process() -> Clock {
+        Clock(local_zone(env::var("TZ").ok().as_deref()))
+    }
+
+    /// In UTC.
+    pub fn utc() -> Clock {
+        Clock(TimeZone::utc())
+    }
+
+    /// `16:30:32`, for ns since 1970.
+    pub fn time_of_day(&self, ns: i64) -> String {
+        let since = Duration::from_nanos(u64::try_from(ns).unwrap_or(0));
+        let time = local_time(UNIX_EPOCH + since, &self.0);
+        time.split(' ').next_back().unwrap_or("").to_owned()
+    }
 }
 
 /// How a line looks.
@@ -69,7 +101,7 @@ struct JsonLine<'a> {
     thread: Option<&'a str>,
 }
 
-fn builder(form: Form, filters: &str) -> Builder {
+fn builder(form: Arc<Form>, filters: &str) -> Builder {
     let mut builder = Builder::new();
     builder.filter_level(LevelFilter::Info);
     for module in TALKATIVE {
@@ -78,6 +110,17 @@ fn builder(form: Form, filters: &str) -> Builder {
     builder.parse_filters(filters);
     builder.format(move |out, record| writeln!(out, "{}", line(&form, SystemTime::now(), record)));
     builder
+}
+
+/// The line that stands in place of those that nobody read.
+fn missed(form: &Form, lost: u64) -> String {
+    let text = format_args!("{lost} lines of the log are lost: whoever reads it had stopped");
+    let mut record = Record::builder();
+    line(
+        form,
+        SystemTime::now(),
+        &record.level(Level::Warn).args(text).build(),
+    ) + "\n"
 }
 
 /// One line, without its end.
@@ -294,7 +337,7 @@ mod tests {
     #[test]
     fn the_environment_sets_levels_and_talkative_crates_stay_quiet() {
         let enabled = |filters: &str, target: &str, level: Level| {
-            let logger = builder(Form::Journal, filters).build();
+            let logger = builder(Form::Journal.into(), filters).build();
             logger.enabled(&log::Metadata::builder().target(target).level(level).build())
         };
         assert!(enabled("", "docker_cache::agent", Level::Info));
@@ -320,7 +363,7 @@ mod tests {
                 Err(io::ErrorKind::BrokenPipe.into())
             }
         }
-        let logger = builder(Form::Journal, "")
+        let logger = builder(Form::Journal.into(), "")
             .target(Target::Pipe(Box::new(Broken)))
             .build();
         for _ in 0..2 {

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use docker_cache::args::{self, Ended, Verb};
-use docker_cache::config::{self, Config};
-use docker_cache::{agent, logging};
+use docker_cache::config::{Config, Explained, Source};
+use docker_cache::{agent, explain, fire, logging};
 
 /// Usage or configuration.
 const USAGE: u8 = 2;
@@ -19,7 +19,8 @@ fn main() -> ExitCode {
         Err(ended) => return end(&ended),
     };
     let (verb, file) = (typed.verb, typed.file.clone());
-    let built = match config::build(typed, &variables, &config::read_file) {
+    let source = Source::new(typed);
+    let built = match source.read() {
         Ok(built) => built,
         Err(errors) => {
             let lines: String = errors.iter().map(|error| format!("{error}\n")).collect();
@@ -40,11 +41,43 @@ fn main() -> ExitCode {
                 code: 0,
             })
         }
-        _ => run(built.config, &built.warnings),
+        _ => match (&built.explained, &built.fired) {
+            (Some(explained), _) => {
+                warn(&built.warnings);
+                tell(&built.config, explained)
+            }
+            (None, Some(fired)) => {
+                warn(&built.warnings);
+                match fire::run(&built.config, fired) {
+                    Ok(code) => ExitCode::from(code),
+                    Err(ended) => end(&ended),
+                }
+            }
+            (None, None) => run(built.config, source, &built.warnings),
+        },
     }
 }
 
-fn run(config: Config, warnings: &[String]) -> ExitCode {
+fn warn(warnings: &[String]) {
+    let lines = warnings.iter().map(|text| format!("warning: {text}\n"));
+    end(&Ended {
+        text: lines.collect(),
+        stdout: false,
+        code: 0,
+    });
+}
+
+fn tell(config: &Config, explained: &Explained) -> ExitCode {
+    explain::run(config, explained).unwrap_or_else(|error| {
+        end(&Ended {
+            text: format!("error: {error}\n"),
+            stdout: false,
+            code: 1,
+        })
+    })
+}
+
+fn run(config: Config, source: Source, warnings: &[String]) -> ExitCode {
     if let Err(error) = logging::start(config.log_format) {
         return end(&Ended {
             text: format!("failed to start the log: {error}\n"),
@@ -55,7 +88,7 @@ fn run(config: Config, warnings: &[String]) -> ExitCode {
     for warning in warnings {
         log::warn!("{warning}");
     }
-    agent::run(config).unwrap_or_else(|error| {
+    agent::run(config, source).unwrap_or_else(|error| {
         log::error!("{error}");
         ExitCode::FAILURE
     })

@@ -2,11 +2,21 @@
 //!
 //! Nothing here does anything but hold and describe; every other module may know it.
 
+mod entry;
+mod signal;
+
+use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use entry::{
+    Cause, Debounce, Entry, ExitCodes, Filter, Labels, OnBusy, Order, Patterns, Queueing, Running,
+    User,
+};
+pub use signal::signal_number;
 
 /// An engine's place in the configuration. Everything that concerns one engine is keyed by it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -46,11 +56,20 @@ pub struct Engine {
 
 /// The variable under which commands find the URL of the engine of this name: `ENGINE_` and the name in upper case, other characters than letters and digits as `_`.
 pub fn engine_variable(name: &str) -> String {
+    variable("ENGINE_", name)
+}
+
+/// The variable under which commands find a label of their container, made in the same way: `LABEL_COM_EXAMPLE_ROLE`.
+pub fn label_variable(name: &str) -> String {
+    variable("LABEL_", name)
+}
+
+fn variable(prefix: &str, name: &str) -> String {
     let name = name.chars().map(|c| match c {
         c if c.is_ascii_alphanumeric() => c.to_ascii_uppercase(),
         _ => '_',
     });
-    "ENGINE_".chars().chain(name).collect()
+    prefix.chars().chain(name).collect()
 }
 
 /// A container's full id, 64 hex digits.
@@ -60,6 +79,13 @@ pub struct ContainerId(pub Arc<str>);
 impl From<&str> for ContainerId {
     fn from(text: &str) -> Self {
         ContainerId(text.into())
+    }
+}
+
+/// A map by id can be asked with a plain text.
+impl Borrow<str> for ContainerId {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -120,7 +146,37 @@ pub struct Event {
     pub attributes: Vec<(Box<str>, Box<str>)>,
     /// `timeNano`: ns since 1970 in the engine's clock.
     pub time_ns: i64,
+    /// Docker's `scope`, or that Docker never sent it.
+    pub scope: Scope,
 }
+
+/// Whose event it is.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Scope {
+    /// The engine's own.
+    #[default]
+    Local,
+    /// The swarm's.
+    Swarm,
+    /// Nobody sent it: the agent made it up.
+    MadeUp,
+}
+
+impl Scope {
+    /// Docker's word for it; what is made up is made up of one engine.
+    pub fn word(self) -> &'static str {
+        match self {
+            Scope::Swarm => "swarm",
+            Scope::Local | Scope::MadeUp => "local",
+        }
+    }
+}
+
+/// The action of an event that says of a container: it ran already when the agent saw its engine first.
+pub const EXISTING: &str = "existing";
+
+/// The kind of events that tell what becomes of an engine itself.
+pub const ENGINE: &str = "engine";
 
 impl Event {
     /// The value of an attribute.
@@ -150,6 +206,14 @@ impl Event {
             "container" => Some(&self.id),
             "network" => self.attribute("container"),
             _ => None,
+        }
+    }
+
+    /// Is it one of the agent's own, that no engine ever sends: `existing`, and what becomes of an engine itself?
+    pub fn is_own(&self) -> bool {
+        match &*self.kind {
+            "container" => &*self.action == EXISTING,
+            kind => kind == ENGINE,
         }
     }
 
@@ -196,8 +260,8 @@ pub const DEFAULT_SECRETS: &str = "*PASSWORD*,*PASSWD*,*PASSPHRASE*,*SECRET*,*TO
 pub struct Document {
     /// The inspect flattened to two levels, `config_image` -> `ubuntu`; in the order of the answer, without `host`.
     pub fields: Vec<(String, String)>,
-    /// The inspect as compact JSON text.
-    pub json: String,
+    /// The inspect as compact JSON text; handlers keep it when the document is written and gone.
+    pub json: Arc<str>,
     /// A digest of `json`: two documents with one digest are one document.
     pub digest: u64,
     /// What core needs to know of it.
@@ -234,65 +298,44 @@ pub struct Summary {
     pub running: bool,
     /// `State.StartedAt` as Docker wrote it; tells one run from the next.
     pub started_at: Arc<str>,
+    /// The same in ns since 1970, where it is a time.
+    pub started_ns: Option<i64>,
     /// `State.ExitCode`.
     pub exit_code: i64,
-    /// The container has a label `exitCode` or `signal`, which replaces the event's own attribute of that name.
-    pub labels_lie: bool,
+    /// The container has a label `exitCode`, which replaces the events' own attribute of that name.
+    pub hides_exit_code: bool,
+    /// The same with `signal`.
+    pub hides_signal: bool,
+    /// `Config.StopSignal`, where there is one.
+    pub stop_signal: Option<u8>,
+    /// `Config.Labels`, secrets masked; `None` where nobody asks for them.
+    pub labels: Option<LabelList>,
 }
 
-/// An entry of `events.yml`: what to run, and for which events.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry {
-    /// Its `name`, else its number in the file, from 1: `#3`.
-    pub name: Arc<str>,
-    /// What it wants to see.
-    pub filter: Filter,
-    /// The shell command, where there is one.
-    pub command: Option<Arc<str>>,
-    /// The text to log, where there is one.
-    pub log: Option<Arc<str>>,
-    /// How long a command may run.
-    pub timeout: Duration,
-    /// How long it has between TERM and KILL.
-    pub grace: Duration,
-    /// How many of its commands may run at once.
-    pub concurrency: usize,
-}
-
-/// The filters of an entry; all that are given must match.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Filter {
-    /// Patterns, in lower case, for the event's word (`die`, `network/connect`, `health_status: unhealthy`).
-    pub types: Vec<String>,
-    /// A pattern for the engine's name.
-    pub engine: Option<String>,
-    /// A pattern for the container's name, without a leading slash.
-    pub container: Option<String>,
-    /// A text that the image's reference contains.
-    pub image_contains: Option<String>,
-}
+/// Labels of a container, names and values.
+pub type LabelList = Arc<[(Box<str>, Box<str>)]>;
 
 /// One command to run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Job {
-    /// Unique in this process.
+    /// Unique in this process; each try of a job has its own.
     pub id: u64,
-    /// The entry's name, for the log.
-    pub entry: Arc<str>,
+    /// What the run is called in the log, in the store and to the command: unique over agents and their restarts, the same for all tries of a job.
+    pub run: String,
+    /// What is to be run, and how.
+    pub entry: Arc<Entry>,
     /// What it is about, for the log: a container's name, else the object's id.
     pub subject: String,
     /// The event's word, for the log.
     pub word: String,
     /// The engine it came from, for the log.
     pub engine: Arc<str>,
-    /// The shell command.
-    pub command: Arc<str>,
-    /// Variables beside `PATH`, `HOME`, `LANG` and `TZ`.
+    /// Which try it is, from 1.
+    pub attempt: u32,
+    /// Variables beside `PATH`, `HOME`, `LANG` and `TZ`, and those of the entry.
     pub environment: Vec<(String, String)>,
-    /// Total time it may run.
-    pub timeout: Duration,
-    /// Time between TERM and KILL.
-    pub grace: Duration,
+    /// What it finds on its standard input.
+    pub input: Vec<u8>,
 }
 
 /// How a command ended.
@@ -306,6 +349,8 @@ pub enum Exit {
     TimedOut,
     /// We ended it: the agent stops.
     Cancelled,
+    /// We ended it: a newer event took its place.
+    Replaced,
     /// It never ran: why.
     NotStarted(String),
     /// Nobody knows: the agent that ran it ended before it did.
@@ -320,6 +365,7 @@ impl Exit {
             Exit::Signal(signal) => format!("signal {signal}"),
             Exit::TimedOut => "timeout".to_owned(),
             Exit::Cancelled => "cancelled".to_owned(),
+            Exit::Replaced => "replaced".to_owned(),
             Exit::NotStarted(_) => "not started".to_owned(),
             Exit::CutOff => "cut off".to_owned(),
         }
@@ -333,6 +379,7 @@ impl fmt::Display for Exit {
             Exit::Signal(signal) => write!(f, "killed by signal {signal}"),
             Exit::TimedOut => f.write_str("timed out and was killed"),
             Exit::Cancelled => f.write_str("was ended because the agent stops"),
+            Exit::Replaced => f.write_str("was ended because a newer event takes its place"),
             Exit::NotStarted(why) => write!(f, "could not be started: {why}"),
             Exit::CutOff => f.write_str("was cut off when the last agent ended"),
         }

@@ -7,6 +7,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// A manager whose queue is full may hold us up for so long, once a message.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -53,6 +55,13 @@ impl Notifier {
     /// The start is complete.
     pub fn ready(&self) {
         self.send("READY=1");
+    }
+
+    /// The configuration is read again; [`Notifier::ready`] says when that is over.
+    pub fn reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let usec = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
     }
 
     /// One line for `systemctl status`. Control characters become blanks: a line break would begin another message.

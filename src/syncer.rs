@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use crate::core::{Generation, Input, Inspected};
+use crate::core::{Generation, Input, Inspected, Unlisted};
 use crate::docker::client::{Client, DockerErrorKind};
 use crate::docker::document::{Masker, document};
 use crate::docker::socket::Socket;
@@ -148,11 +148,13 @@ impl Syncer {
 }
 
 impl Desk {
-    fn list(&self, client: &Client, api_version: &str) -> Result<Vec<Row>, String> {
+    fn list(&self, client: &Client, api_version: &str) -> Result<Vec<Row>, Unlisted> {
         let list = |filters: &[(String, String)]| {
-            client
-                .list(api_version, self.all, filters, None)
-                .map_err(|error| error.text)
+            let rows = client.list(api_version, self.all, filters, None);
+            rows.map_err(|error| Unlisted {
+                timed_out: error.kind == DockerErrorKind::Timeout,
+                error: error.text,
+            })
         };
         let mut rows = list(&[])?;
         if !self.filters.is_empty() {
@@ -208,7 +210,7 @@ impl Desk {
 struct Answer<'a> {
     desk: &'a Desk,
     generation: Generation,
-    list: Option<Result<Vec<Row>, String>>,
+    list: Option<Result<Vec<Row>, Unlisted>>,
     ids: VecDeque<ContainerId>,
 }
 
@@ -217,7 +219,10 @@ impl<'a> Answer<'a> {
         Answer {
             desk,
             generation,
-            list: Some(Err("the syncer panicked".to_owned())),
+            list: Some(Err(Unlisted {
+                error: "the syncer panicked".to_owned(),
+                timed_out: false,
+            })),
             ids: VecDeque::new(),
         }
     }

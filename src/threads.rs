@@ -16,7 +16,7 @@ use std::sync::Once;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 /// The pause after a first panic of a supervised thread; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -37,6 +37,11 @@ impl Thread {
     /// The name it was given.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its body has returned.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.done.try_recv(), Err(TryRecvError::Disconnected))
     }
 
     /// Waits for its end until then.
@@ -300,6 +305,20 @@ mod tests {
         let hung = thread.join_by(Instant::now()).expect_err("it hangs");
         assert_eq!(hung.to_string(), "thread `hang` did not end in time");
         drop(stop);
+    }
+
+    #[test]
+    fn whether_it_has_ended_can_be_asked_without_waiting() {
+        let (stop, stopped) = stopper();
+        let thread =
+            spawn("asked", move || while stopped.recv().is_ok() {}).expect("a thread is free");
+        assert!(!thread.has_ended());
+        drop(stop);
+        let deadline = soon();
+        while !thread.has_ended() {
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

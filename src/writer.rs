@@ -30,6 +30,7 @@ fn serve(
         StoreRequest::Audit(host) => StoreReply::Audited(host, Box::new(store.audit(host)?)),
         StoreRequest::Bury(overdue) => StoreReply::Buried(store.bury(&overdue)?),
         StoreRequest::Sweep => StoreReply::Swept(store.sweep()?),
+        StoreRequest::Once(asks) => StoreReply::Once(store.once(&asks)?),
         StoreRequest::Release(hosts) => {
             store.release(&hosts)?;
             StoreReply::Released

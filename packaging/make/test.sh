@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sees to what the tests need, then runs them all. What this machine cannot offer is skipped by the tests that need it, by name, and
-# counted at the end; under CI it fails instead.
+# Sees to what the tests need, then runs them all, those whose verdict is a time last and alone. What this machine cannot offer is
+# skipped by the tests that need it, by name, and counted at the end; under CI it fails instead.
 cd "$(dirname "$0")/../.."
 . packaging/make/lib.sh
 
@@ -44,19 +44,22 @@ need_cargo
 offer redis-server redis-server || say "no redis-server here"
 offer busybox busybox-static || say "no busybox here"
 offer podman podman || say "no podman here"
+offer haproxy haproxy || say "no haproxy here"
+offer jq jq || say "no jq here"
 if offer dockerd docker.io && offer docker docker-cli; then
     if [ "$(id -u)" = 0 ] && ! engine_answers; then start_engine; fi
 else
     say "no Docker here"
 fi
 
-# Most of them wait for servers most of the time.
-export RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}"
 mkdir -p target
 log=target/test.log
 {
     code=0
-    cargo test --locked --no-fail-fast || code=$?
+    # Most of them wait for servers most of the time.
+    RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --locked --no-fail-fast -- --skip timed_ || code=$?
+    # Those whose verdict is a time, one after the other, with nothing beside them.
+    cargo test --locked --test it timed_ -- --test-threads=1 || code=$?
     echo $code >target/test.code
 } 2>&1 | tee "$log"
 skipped=$(grep -cE '(^|\.\.\. )skipped: ' "$log") || true

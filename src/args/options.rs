@@ -114,6 +114,33 @@ pub const OPTIONS: &[OptionSpec] = &[
                 what differed from what the events had told, and why. For tests and for doubts.",
     },
     OptionSpec {
+        name: "engine",
+        value: "ENGINE",
+        default: "",
+        about: "With `explain`: follow the events of this engine, a name of the cluster or a URL,\n\
+                instead of reading them from the standard input. With `fire`: the engine, by its\n\
+                name, that has the container; else the first of the cluster that has it.",
+    },
+    OptionSpec {
+        name: "entry",
+        value: "NAME",
+        default: "",
+        about: "With `fire`: the entry to run, by its name or as #3, the third of the file.",
+    },
+    OptionSpec {
+        name: "container",
+        value: "CONTAINER",
+        default: "",
+        about: "With `fire`: the container to run it for, by its name or the beginning of its id.",
+    },
+    OptionSpec {
+        name: "type",
+        value: "WORD",
+        default: "",
+        about: "With `fire`: the event to make up, `die` for example; else the first plain word of\n\
+                the entry's `type`, or `start` where it has none.",
+    },
+    OptionSpec {
         name: "log-format",
         value: "FORMAT",
         default: "text",

@@ -49,6 +49,8 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("builder", &["prune"]),
     ("config", &["create", "remove", "update"]),
     ("daemon", &["reload"]),
+    // Our own.
+    ("engine", &["down", "gap", "up"]),
     (
         "image",
         &[
@@ -104,6 +106,10 @@ pub fn unknown(word: &str) -> Option<Option<String>> {
     if is_known {
         return None;
     }
+    // What EVENT_TYPE says then.
+    if word == "existing" {
+        return Some(Some("existing: true".to_owned()));
+    }
     let others: Vec<String> = OTHERS
         .iter()
         .flat_map(|(kind, actions)| actions.iter().map(move |action| format!("{kind}/{action}")))
@@ -128,6 +134,7 @@ mod tests {
             "health_status",
             "health_status: unhealthy",
             "died",
+            "engine/gap",
         ] {
             assert_eq!(unknown(word), None, "{word}");
         }
@@ -139,6 +146,8 @@ mod tests {
             ("tcp_disconnect", None),
             ("die: now", None),
             ("start/die", None),
+            ("engine/dwon", Some("engine/down")),
+            ("existing", Some("existing: true")),
         ] {
             assert_eq!(unknown(word), Some(meant.map(str::to_owned)), "{word}");
         }

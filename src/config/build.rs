@@ -1,23 +1,29 @@
 //! From what was typed to a [`Config`]: each value from its option, else its variable, else its default.
 
+mod explained;
+mod fired;
+
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file::{self, Contents};
+use super::machine::Machine;
 use super::{
     CacheConfig, CacheTarget, Config, ConfigError, HandlersConfig, Mistake, Origin, duration,
     is_name, url, values,
 };
-use crate::args::{self, Typed};
+use crate::args::{self, Typed, Verb};
 use crate::model::Engine;
+
+pub use explained::Explained;
+pub use fired::Fired;
 
 /// A variable of the environment.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The content of a file, [`read_file`] in earnest.
+/// The content of a file, [`read_file`](super::read_file) in earnest.
 pub type Files<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
 
 /// A configuration, and what is strange about it.
@@ -27,6 +33,10 @@ pub struct Built {
     pub config: Config,
     /// What is probably not meant, a line each.
     pub warnings: Vec<String>,
+    /// Whose events are explained, where that is what is to be done.
+    pub explained: Option<Explained>,
+    /// What is fired, where that is what is to be done.
+    pub fired: Option<Fired>,
 }
 
 impl Built {
@@ -46,60 +56,34 @@ impl Built {
     }
 }
 
-/// No file that is read here is larger; an `events.yml` has some kB, a password some bytes.
-const MAX_FILE: u64 = 1 << 20;
-
 /// The least time between two resyncs, and of everything that Redis counts in seconds.
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Reads a file that is small, as all that is configuration.
-pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    File::open(path)?
-        .take(MAX_FILE + 1)
-        .read_to_end(&mut content)?;
-    if content.len() as u64 > MAX_FILE {
-        return Err(io::Error::other("it is larger than 1 MiB"));
-    }
-    Ok(content)
-}
-
-/// Checks everything and tells all mistakes at once. Reads `events.yml` and the password's file, and nothing else.
-pub fn build(typed: Typed, variables: Variables, files: Files) -> Result<Built, Vec<ConfigError>> {
-    build_on(&host_name(), typed, variables, files)
-}
-
-/// The machine's name, the default host id.
-pub(crate) fn host_name() -> String {
-    let name = rustix::system::uname();
-    name.nodename().to_string_lossy().into_owned()
-}
 
 /// `DOCKER_HOST`, unless it is empty.
 pub(crate) fn docker_host(variables: Variables) -> Option<OsString> {
     variables("DOCKER_HOST").filter(|value| !value.is_empty())
 }
 
-fn build_on(
-    host_name: &str,
-    typed: Typed,
-    variables: Variables,
-    files: Files,
-) -> Result<Built, Vec<ConfigError>> {
+/// Checks everything and tells all mistakes at once. Reads `events.yml`, the password's file and `/etc/passwd`, and nothing else; looks whether the
+/// folders and programs that `events.yml` names are there.
+pub(super) fn build_on(machine: &Machine, typed: Typed) -> Result<Built, Vec<ConfigError>> {
     let mut builder = Builder {
         typed: &typed,
-        variables,
-        files,
+        machine,
         errors: Vec::new(),
     };
     let contents = builder.read_events_file();
-    let config = builder.config(host_name, &contents);
+    let config = builder.config(&contents);
+    let explained = builder.explained(config.as_ref());
+    let fired = builder.fired(config.as_ref());
     let mut errors = contents.mistakes;
     errors.append(&mut builder.errors);
     match config {
         Some(config) if errors.is_empty() => Ok(Built {
             config,
             warnings: contents.warnings,
+            explained,
+            fired,
         }),
         _ => Err(errors),
     }
@@ -113,14 +97,13 @@ struct Given {
 
 struct Builder<'a> {
     typed: &'a Typed,
-    variables: Variables<'a>,
-    files: Files<'a>,
+    machine: &'a Machine<'a>,
     errors: Vec<ConfigError>,
 }
 
 impl Builder<'_> {
     /// None where a value is missing for a mistake, which is in `errors` then.
-    fn config(&mut self, host_name: &str, contents: &Contents) -> Option<Config> {
+    fn config(&mut self, contents: &Contents) -> Option<Config> {
         let at_least_a_second = |text: &str| duration::parse_at_least(text, SECOND);
         let options = &self.typed.options;
         let update_interval = self.value(
@@ -132,15 +115,19 @@ impl Builder<'_> {
             self.value("replay-max-age", &options.replay_max_age, at_least_a_second);
         let stream_max_age =
             self.value("stream-max-age", &options.stream_max_age, at_least_a_second);
+        let redact = self.value("redact", &options.redact, values::redact);
         let log_format = self.value("log-format", &options.log_format, values::log_format);
         let workers = self.value("workers", &options.workers, |text| {
             values::number(text, 1, super::MAX_WORKERS)
         });
         let engines = match &contents.cluster {
             Some(engines) => self.cluster(engines),
-            None => self.one_engine(host_name).map(|engine| vec![engine]),
+            None => self.one_engine().map(|engine| vec![engine]),
         };
         let cache = self.cache();
+        if matches!(cache, Some(None)) {
+            self.errors.extend_from_slice(&contents.without_cache);
+        }
         let handlers = match &self.typed.file {
             None => None,
             Some(file) => Some(HandlersConfig {
@@ -163,6 +150,7 @@ impl Builder<'_> {
             update_interval: update_interval?,
             replay_max_age: replay_max_age?,
             stream_max_age: stream_max_age?,
+            redact: redact?,
             log_format: log_format?,
         })
     }
@@ -171,8 +159,8 @@ impl Builder<'_> {
         let Some(path) = &self.typed.file else {
             return Contents::default();
         };
-        match (self.files)(path) {
-            Ok(bytes) => file::read(path, &bytes),
+        match (self.machine.files)(path) {
+            Ok(bytes) => file::read(path, &bytes, self.machine),
             Err(error) => {
                 let mistake = Mistake::new(
                     format!("failed to read the file: {error}"),
@@ -186,8 +174,10 @@ impl Builder<'_> {
 
     fn cluster(&mut self, engines: &[Engine]) -> Option<Vec<Engine>> {
         let options = &self.typed.options;
-        for (name, typed) in [("id", &options.id), ("docker", &options.docker)] {
-            if let Some(given) = self.given(name, typed) {
+        // `explain` wants to know which of them events come from.
+        let id = (&options.id, self.typed.verb != Verb::Explain);
+        for (name, (typed, refused)) in [("id", id), ("docker", (&options.docker, true))] {
+            if refused && let Some(given) = self.given(name, typed) {
                 let mistake = Mistake::new(
                     "the file has a `cluster`, which gives the engines and their names",
                     "either `--id` and `--docker` or a `cluster`",
@@ -198,7 +188,8 @@ impl Builder<'_> {
         Some(engines.to_vec())
     }
 
-    fn one_engine(&mut self, host_name: &str) -> Option<Engine> {
+    fn one_engine(&mut self) -> Option<Engine> {
+        let host_name = &*self.machine.host_name;
         let name = match self.given("id", &self.typed.options.id) {
             Some(given) => self.parsed(&given, |text| values::name(text, "host id")),
             None if is_name(host_name) => Some(host_name.to_owned()),
@@ -212,7 +203,7 @@ impl Builder<'_> {
         };
         let given = match self.given("docker", &self.typed.options.docker) {
             Some(given) => Some(given),
-            None => match docker_host(self.variables) {
+            None => match docker_host(self.machine.variables) {
                 Some(value) => Some(self.variable("DOCKER_HOST".to_owned(), value)?),
                 None => None,
             },
@@ -240,7 +231,6 @@ impl Builder<'_> {
         let all = self.value("all", &options.all, values::truth);
         let selfcheck = self.value("selfcheck", &options.selfcheck, values::truth);
         let filters = self.filters();
-        let redact = self.value("redact", &options.redact, values::redact);
         let forget_after = self.value("forget-after", &options.forget_after, |text| {
             duration::parse_at_least(text, SECOND)
         });
@@ -259,7 +249,6 @@ impl Builder<'_> {
             all: all?,
             selfcheck: selfcheck?,
             filters,
-            redact: redact?,
             forget_after: forget_after?,
             stream_maxlen: stream_maxlen?,
         }))
@@ -268,10 +257,13 @@ impl Builder<'_> {
     /// Adds the password from a file, where there is one.
     fn with_password(&mut self, mut target: CacheTarget, origin: Origin) -> Option<CacheTarget> {
         const EXPECTED: &str = "a file whose only line is the password";
+        const READABLE: &str = "a file that the agent's user may read";
+        // systemd gives the unit's user what it may read, but inside of a container whose mounts are private it does not.
+        const GIVEN: &str = "a credential that systemd lets the agent's user read; where it cannot, as in some containers, an empty `LoadCredential=` in the unit, and a `--cache-password-file` if there is a password";
         let typed = &self.typed.options.cache_password_file;
         let (path, file_origin, wanted) = match self.given("cache-password-file", typed) {
             Some(given) => (PathBuf::from(given.text), given.origin, true),
-            None => match (self.variables)("CREDENTIALS_DIRECTORY") {
+            None => match (self.machine.variables)("CREDENTIALS_DIRECTORY") {
                 Some(folder) if !folder.is_empty() => {
                     let origin = Origin::Variable("CREDENTIALS_DIRECTORY".to_owned());
                     (Path::new(&folder).join("cache-password"), origin, false)
@@ -288,7 +280,7 @@ impl Builder<'_> {
             return Some(target);
         }
         let shown = path.display();
-        match (self.files)(&path).map(values::password) {
+        match (self.machine.files)(&path).map(values::password) {
             Ok(Some(password)) => {
                 target.password = Some(password);
                 Some(target)
@@ -302,8 +294,13 @@ impl Builder<'_> {
                 self.complete(target, origin)
             }
             Err(error) => {
+                let expected = match error.kind() {
+                    io::ErrorKind::PermissionDenied if wanted => READABLE,
+                    io::ErrorKind::PermissionDenied => GIVEN,
+                    _ => EXPECTED,
+                };
                 let problem = format!("failed to read file `{shown}`: {error}");
-                self.wrong(file_origin, Mistake::new(problem, EXPECTED));
+                self.wrong(file_origin, Mistake::new(problem, expected));
                 None
             }
         }
@@ -365,7 +362,7 @@ impl Builder<'_> {
             });
         }
         let variable = args::variable(name);
-        let value = (self.variables)(&variable).filter(|value| !value.is_empty())?;
+        let value = (self.machine.variables)(&variable).filter(|value| !value.is_empty())?;
         self.variable(variable, value)
     }
 

@@ -146,6 +146,8 @@ fn explain(message: &str, place: Option<Place>) -> String {
         "; indent by spaces, not tabs, and put a text that begins with `@`, `%` or a backquote in quotes"
     } else if problem.contains("while scanning an alias") || problem == "unknown anchor" {
         "; a text that begins with `*` must stand in quotes"
+    } else if problem.contains("while scanning a tag") {
+        "; a text that begins with `!` must stand in quotes"
     } else {
         ""
     };

@@ -62,6 +62,18 @@ impl Backoff {
     }
 }
 
+/// No command waits longer than this for its next try.
+const LONGEST: Time = Time::from_secs(3600);
+
+/// How long a command that failed so often waits for its next try: `first`, then twice as long each time; give or take a tenth.
+pub fn retry_delay(first: Time, failures: u32, random: &mut Random) -> Time {
+    let doublings = failures.saturating_sub(1).min(31);
+    let full = first.saturating_mul(1 << doublings).min(LONGEST);
+    random
+        .between(full - full / 10, full + full / 10)
+        .min(LONGEST)
+}
+
 /// What was said of one thing that does not work: each cause once, however often it is tried and however the causes take turns.
 #[derive(Clone, Default, Debug)]
 pub struct Complaints(Vec<String>);
@@ -104,6 +116,28 @@ mod tests {
         );
         backoff.reset();
         assert!(backoff.next(&mut random) <= Time::from_millis(100));
+    }
+
+    #[test]
+    fn tries_of_a_command_are_ever_further_apart_up_to_an_hour() {
+        let mut random = Random::new(3);
+        let mut near = |failures: u32, full: Time| {
+            let delays: Vec<Time> = (0..50)
+                .map(|_| retry_delay(Time::from_secs(2), failures, &mut random))
+                .collect();
+            let fits = |delay: &Time| *delay >= full - full / 10 && *delay <= full + full / 10;
+            assert!(delays.iter().all(fits), "{failures}: {delays:?}");
+            assert!(delays.iter().any(|delay| *delay != delays[0]), "no jitter");
+            delays
+        };
+        near(1, Time::from_secs(2));
+        near(2, Time::from_secs(4));
+        near(9, Time::from_secs(512));
+        for failures in [12, 40, u32::MAX] {
+            let delays = near(failures, LONGEST);
+            assert!(delays.iter().all(|delay| *delay <= LONGEST));
+        }
+        assert_eq!(retry_delay(Time::ZERO, 5, &mut random), Time::ZERO);
     }
 
     #[test]

@@ -8,20 +8,17 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Time;
-use crate::core::message::Since;
+use crate::core::message::{MARGIN_NS, Since};
 use crate::model::Event;
 
-/// Twice the engine's ring, so that the whole of it is remembered even when some stamps are out of order.
-const MEMORY: usize = 512;
+/// What a renewed stream may tell again: the engine's ring, and what both streams told while both were open, some hundred events of a storm.
+const MEMORY: usize = 2048;
 
 /// The engine's ring (moby `eventsLimit`).
 const RING: usize = 256;
 
 /// How long after the connect a replay may still be coming.
 const REPLAY: Time = Time::from_secs(2);
-
-/// Stamps are not strictly in order; a resume begins this much earlier, in ns.
-const MARGIN_NS: i64 = 2_000_000_000;
 
 /// What to do with an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +29,7 @@ pub enum Verdict {
     Late,
     /// It was told before.
     Seen,
-    /// It is from before our time (or from before a gap that a resync has healed): look at its container, but run nothing.
+    /// It is from before our time (or from before a gap that a resync has healed, or was inferred): look at its container, but run nothing.
     Old,
 }
 
@@ -61,8 +58,8 @@ pub struct Continuity {
     connected_ns: i64,
     /// When it was made by our own clock.
     connected_at: Option<Time>,
-    /// When the last connection ended: our clock, and the engine's as far as we know it.
-    ended: Option<(Time, i64)>,
+    /// When the last connection ended, by the engine's clock as far as we know it.
+    ended_ns: Option<i64>,
     /// Events that came on this connection are lost, and a resync tells what they led to.
     healed: bool,
 }
@@ -102,7 +99,7 @@ impl Continuity {
             replay: None,
             connected_ns: 0,
             connected_at: None,
-            ended: None,
+            ended_ns: None,
         }
     }
 
@@ -164,17 +161,22 @@ impl Continuity {
     }
 
     /// The stream is over; `engine_now_ns` is the engine's clock as far as we know it.
-    pub fn ended(&mut self, now: Time, engine_now_ns: i64) {
-        self.ended = Some((now, engine_now_ns));
+    pub fn ended(&mut self, engine_now_ns: i64) {
+        self.ended_ns = Some(engine_now_ns);
     }
 
-    /// Judges one event of the stream, and says when it proves a gap.
-    pub fn judge(&mut self, event: &Event) -> (Verdict, Option<Gap>) {
+    /// Judges one event of the stream, and says when it proves a gap. `inferred` is asked of an event that was not told before: was it inferred?
+    pub fn judge(
+        &mut self,
+        event: &Event,
+        inferred: impl FnOnce() -> bool,
+    ) -> (Verdict, Option<Gap>) {
         let key = key(event);
         let known = self.seen.get(&key).copied();
         let seen = known.is_some();
         let (verdict, gap) = match &mut self.replay {
             None if seen => (Verdict::Seen, None),
+            _ if !seen && inferred() => (Verdict::Old, None),
             None => (Verdict::Live, None),
             Some(replay) => {
                 let moment = Moment {
@@ -188,8 +190,8 @@ impl Continuity {
                             .is_none_or(|(from, to)| event.time_ns <= from || event.time_ns > to),
                     complete: self.order.len() < MEMORY,
                     lost_while_connected: self
-                        .ended
-                        .is_some_and(|(_, ns)| event.time_ns < ns - 1_000_000_000),
+                        .ended_ns
+                        .is_some_and(|ns| event.time_ns < ns - 1_000_000_000),
                 };
                 replay.judge(&moment)
             }
@@ -229,7 +231,11 @@ impl Continuity {
         }
         self.order.push_back((key, ns));
         self.seen.insert(key, ours);
-        self.newest_ns = ns;
+        // What a replay tells late is not where a successor is to take up. Otherwise an older stamp means that the engine's clock was set back.
+        let replayed = self.replay.is_some() && self.connected_ns >= self.newest_ns;
+        if ns > self.newest_ns || !replayed {
+            self.newest_ns = ns;
+        }
     }
 }
 
@@ -314,7 +320,12 @@ mod tests {
             id: format!("c{n}").into(),
             attributes: Vec::new(),
             time_ns: T0 + n * SECOND,
+            ..Event::default()
         }
+    }
+
+    fn judge(stream: &mut Continuity, n: i64) -> (Verdict, Option<Gap>) {
+        stream.judge(&event(n), || false)
     }
 
     fn begun() -> Continuity {
@@ -332,49 +343,63 @@ mod tests {
     fn an_overlap_is_dropped_and_what_follows_it_is_late() {
         let mut stream = begun();
         for n in 1..=3 {
-            assert_eq!(stream.judge(&event(n)), (Verdict::Live, None));
+            assert_eq!(judge(&mut stream, n), (Verdict::Live, None));
         }
-        stream.ended(at(4), T0 + 4 * SECOND);
+        stream.ended(T0 + 4 * SECOND);
         stream.connected(at(10), T0 + 10 * SECOND, false);
         for n in 1..=3 {
-            assert_eq!(stream.judge(&event(n)), (Verdict::Seen, None));
+            assert_eq!(judge(&mut stream, n), (Verdict::Seen, None));
         }
-        assert_eq!(stream.judge(&event(5)), (Verdict::Late, None));
-        assert_eq!(stream.judge(&event(11)), (Verdict::Live, None));
+        assert_eq!(judge(&mut stream, 5), (Verdict::Late, None));
+        assert_eq!(judge(&mut stream, 11), (Verdict::Live, None));
         assert_eq!(stream.replay_over(), None);
     }
 
     #[test]
     fn an_event_between_two_seen_ones_was_dropped_by_the_engine() {
         let mut stream = begun();
-        stream.judge(&event(1));
-        stream.judge(&event(3));
-        stream.ended(at(4), T0 + 4 * SECOND);
+        judge(&mut stream, 1);
+        judge(&mut stream, 3);
+        stream.ended(T0 + 4 * SECOND);
         stream.connected(at(4), T0 + 4 * SECOND, true);
-        stream.judge(&event(1));
-        assert_eq!(stream.judge(&event(2)), (Verdict::Late, None));
-        assert_eq!(stream.judge(&event(3)), (Verdict::Seen, Some(Gap::Dropped)));
+        judge(&mut stream, 1);
+        assert_eq!(judge(&mut stream, 2), (Verdict::Late, None));
+        assert_eq!(judge(&mut stream, 3), (Verdict::Seen, Some(Gap::Dropped)));
+        assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn what_was_inferred_is_neither_news_nor_a_gap_and_moves_no_resume_point() {
+        let mut stream = begun();
+        judge(&mut stream, 1);
+        judge(&mut stream, 3);
+        stream.ended(T0 + 4 * SECOND);
+        stream.connected(at(4), T0 + 4 * SECOND, true);
+        judge(&mut stream, 1);
+        assert_eq!(stream.judge(&event(2), || true), (Verdict::Old, None));
+        assert_eq!(stream.resume_ns(), Some(T0 + 3 * SECOND));
+        assert_eq!(judge(&mut stream, 3), (Verdict::Seen, None));
         assert_eq!(stream.replay_over(), None);
     }
 
     #[test]
     fn the_last_events_of_a_stream_may_be_the_dropped_ones() {
         let mut stream = begun();
-        stream.judge(&event(1));
-        stream.ended(at(60), T0 + 60 * SECOND);
+        judge(&mut stream, 1);
+        stream.ended(T0 + 60 * SECOND);
         stream.connected(at(60), T0 + 60 * SECOND, true);
-        stream.judge(&event(1));
-        assert_eq!(stream.judge(&event(2)), (Verdict::Late, Some(Gap::Dropped)));
+        judge(&mut stream, 1);
+        assert_eq!(judge(&mut stream, 2), (Verdict::Late, Some(Gap::Dropped)));
     }
 
     #[test]
     fn a_replay_that_does_not_reach_back_is_a_gap() {
         let mut stream = begun();
-        stream.judge(&event(1));
-        stream.ended(at(2), T0 + 2 * SECOND);
+        judge(&mut stream, 1);
+        stream.ended(T0 + 2 * SECOND);
         stream.connected(at(900), T0 + 900 * SECOND, false);
         for n in 500..800 {
-            assert_eq!(stream.judge(&event(n)).0, Verdict::Late);
+            assert_eq!(judge(&mut stream, n).0, Verdict::Late);
         }
         assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
         assert_eq!(stream.replay_over(), None);
@@ -383,113 +408,113 @@ mod tests {
     #[test]
     fn a_stream_that_ends_at_once_hides_no_gap() {
         let mut stream = begun();
-        stream.judge(&event(1));
-        stream.ended(at(2), T0 + 2 * SECOND);
+        judge(&mut stream, 1);
+        stream.ended(T0 + 2 * SECOND);
         stream.connected(at(900), T0 + 900 * SECOND, false);
-        stream.judge(&event(800));
-        stream.ended(at(901), T0 + 901 * SECOND);
+        judge(&mut stream, 800);
+        stream.ended(T0 + 901 * SECOND);
         stream.connected(at(901), T0 + 901 * SECOND, true);
-        assert_eq!(stream.judge(&event(800)).0, Verdict::Seen);
+        assert_eq!(judge(&mut stream, 800).0, Verdict::Seen);
         assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
     }
 
     #[test]
     fn what_a_resync_has_healed_is_no_news_in_the_next_replay() {
         let mut stream = begun();
-        stream.judge(&event(1));
+        judge(&mut stream, 1);
         stream.heal(T0 + 8 * SECOND);
-        stream.judge(&event(9));
-        stream.ended(at(10), T0 + 10 * SECOND);
+        judge(&mut stream, 9);
+        stream.ended(T0 + 10 * SECOND);
         stream.connected(at(10), T0 + 10 * SECOND, true);
-        assert_eq!(stream.judge(&event(1)).0, Verdict::Seen);
-        assert_eq!(stream.judge(&event(7)).0, Verdict::Old);
-        assert_eq!(stream.judge(&event(9)).0, Verdict::Seen);
+        assert_eq!(judge(&mut stream, 1).0, Verdict::Seen);
+        assert_eq!(judge(&mut stream, 7).0, Verdict::Old);
+        assert_eq!(judge(&mut stream, 9).0, Verdict::Seen);
     }
 
     #[test]
     fn a_clock_that_was_set_back_hides_nothing() {
         let mut stream = begun();
-        stream.judge(&event(5));
-        assert_eq!(stream.judge(&event(-3600)).0, Verdict::Live);
-        stream.ended(at(10), T0 + 10 * SECOND);
+        judge(&mut stream, 5);
+        assert_eq!(judge(&mut stream, -3600).0, Verdict::Live);
+        stream.ended(T0 + 10 * SECOND);
         stream.connected(at(20), T0 - 3580 * SECOND, false);
-        stream.judge(&event(5));
-        stream.judge(&event(-3600));
-        assert_eq!(stream.judge(&event(-3585)).0, Verdict::Late);
+        judge(&mut stream, 5);
+        judge(&mut stream, -3600);
+        assert_eq!(judge(&mut stream, -3585).0, Verdict::Late);
     }
 
     #[test]
     fn a_clock_that_was_set_right_again_makes_nothing_of_before_our_time_news() {
         let mut stream = begun();
-        stream.judge(&event(5));
-        stream.judge(&event(-3600));
-        stream.ended(at(10), T0 - 3590 * SECOND);
+        judge(&mut stream, 5);
+        judge(&mut stream, -3600);
+        stream.ended(T0 - 3590 * SECOND);
         stream.connected(at(20), T0 - 3580 * SECOND, false);
-        stream.judge(&event(-3600));
-        assert_eq!(stream.judge(&event(-3585)).0, Verdict::Late);
-        stream.ended(at(30), T0 - 3570 * SECOND);
+        judge(&mut stream, -3600);
+        assert_eq!(judge(&mut stream, -3585).0, Verdict::Late);
+        stream.ended(T0 - 3570 * SECOND);
         stream.connected(at(30), T0 + 30 * SECOND, true);
-        assert_eq!(stream.judge(&event(-7)), (Verdict::Old, None));
-        assert_eq!(stream.judge(&event(5)), (Verdict::Seen, None));
-        assert_eq!(stream.judge(&event(-3600)), (Verdict::Seen, None));
-        assert_eq!(stream.judge(&event(-3585)), (Verdict::Seen, None));
+        assert_eq!(judge(&mut stream, -7), (Verdict::Old, None));
+        assert_eq!(judge(&mut stream, 5), (Verdict::Seen, None));
+        assert_eq!(judge(&mut stream, -3600), (Verdict::Seen, None));
+        assert_eq!(judge(&mut stream, -3585), (Verdict::Seen, None));
         assert_eq!(stream.replay_over(), None);
     }
 
     #[test]
     fn a_clock_that_is_set_back_during_a_replay_hides_nothing() {
         let mut stream = begun();
-        stream.judge(&event(5));
-        stream.ended(at(10), T0 + 10 * SECOND);
+        judge(&mut stream, 5);
+        stream.ended(T0 + 10 * SECOND);
         stream.connected(at(20), T0 + 20 * SECOND, false);
-        stream.judge(&event(5));
-        assert_eq!(stream.judge(&event(-3580)).0, Verdict::Late);
+        judge(&mut stream, 5);
+        assert_eq!(judge(&mut stream, -3580).0, Verdict::Late);
     }
 
     #[test]
     fn a_replay_that_was_cut_short_makes_nothing_of_before_our_time_news() {
         let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
         stream.connected(at(0), T0 + 60 * SECOND, false);
-        assert_eq!(stream.judge(&event(3)).0, Verdict::Old);
-        stream.ended(at(1), T0 + 61 * SECOND);
+        assert_eq!(judge(&mut stream, 3).0, Verdict::Old);
+        stream.ended(T0 + 61 * SECOND);
         stream.connected(at(2), T0 + 62 * SECOND, false);
-        assert_eq!(stream.judge(&event(3)).0, Verdict::Seen);
-        assert_eq!(stream.judge(&event(5)).0, Verdict::Old);
-        assert_eq!(stream.judge(&event(6)).0, Verdict::Late);
+        assert_eq!(judge(&mut stream, 3).0, Verdict::Seen);
+        assert_eq!(judge(&mut stream, 5).0, Verdict::Old);
+        assert_eq!(judge(&mut stream, 6).0, Verdict::Late);
     }
 
     #[test]
     fn what_was_lost_and_healed_is_no_news_when_it_turns_up() {
         let mut stream = begun();
-        stream.judge(&event(1));
+        judge(&mut stream, 1);
         stream.heal(T0 + 5 * SECOND);
-        stream.ended(at(60), T0 + 60 * SECOND);
+        stream.ended(T0 + 60 * SECOND);
         stream.connected(at(60), T0 + 60 * SECOND, true);
-        stream.judge(&event(1));
-        assert_eq!(stream.judge(&event(2)), (Verdict::Old, None));
+        judge(&mut stream, 1);
+        assert_eq!(judge(&mut stream, 2), (Verdict::Old, None));
     }
 
     #[test]
     fn all_that_one_replay_shows_to_be_dropped_is_one_gap() {
         let mut stream = begun();
-        stream.judge(&event(1));
-        stream.judge(&event(4));
-        stream.ended(at(60), T0 + 60 * SECOND);
+        judge(&mut stream, 1);
+        judge(&mut stream, 4);
+        stream.ended(T0 + 60 * SECOND);
         stream.connected(at(60), T0 + 60 * SECOND, true);
-        stream.judge(&event(1));
-        stream.judge(&event(2));
-        assert_eq!(stream.judge(&event(4)), (Verdict::Seen, Some(Gap::Dropped)));
-        assert_eq!(stream.judge(&event(5)), (Verdict::Late, None));
-        assert_eq!(stream.judge(&event(6)), (Verdict::Late, None));
+        judge(&mut stream, 1);
+        judge(&mut stream, 2);
+        assert_eq!(judge(&mut stream, 4), (Verdict::Seen, Some(Gap::Dropped)));
+        assert_eq!(judge(&mut stream, 5), (Verdict::Late, None));
+        assert_eq!(judge(&mut stream, 6), (Verdict::Late, None));
     }
 
     #[test]
     fn a_storm_right_after_the_connect_is_no_gap() {
         let mut stream = begun();
-        stream.ended(at(60), T0 + 60 * SECOND);
+        stream.ended(T0 + 60 * SECOND);
         stream.connected(at(60), T0 + 60 * SECOND, true);
         for n in 61..1000 {
-            assert_eq!(stream.judge(&event(n)).0, Verdict::Live);
+            assert_eq!(judge(&mut stream, n).0, Verdict::Live);
         }
         assert_eq!(stream.replay_over(), None);
     }
@@ -498,9 +523,9 @@ mod tests {
     fn events_up_to_the_resume_point_run_nothing_again() {
         let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
         stream.connected(at(0), T0 + 60 * SECOND, false);
-        assert_eq!(stream.judge(&event(5)).0, Verdict::Old);
-        assert_eq!(stream.judge(&event(6)).0, Verdict::Late);
-        assert_eq!(stream.judge(&event(61)).0, Verdict::Live);
+        assert_eq!(judge(&mut stream, 5).0, Verdict::Old);
+        assert_eq!(judge(&mut stream, 6).0, Verdict::Late);
+        assert_eq!(judge(&mut stream, 61).0, Verdict::Live);
         assert_eq!(stream.replay_over(), None);
     }
 }

@@ -1,6 +1,6 @@
 //! The way to the store: one request at a time, what to ask next, and which hosts are ours to write.
 //!
-//! The heartbeat goes before everything else, then leases, then what was cut off and has to be repeated, comparisons, writes, and last what is done
+//! The heartbeat goes before everything else, then leases of hosts, in turns with all that follows leases of commands, then what was cut off and has to be repeated, comparisons, writes, and last what is done
 //! for others (dead hosts, shared sets). Nothing here is lost when a request fails: it is asked again once the store is back.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -10,7 +10,7 @@ use super::Time;
 use super::backoff::{Backoff, Complaints, Random};
 use super::message::StoreRequest;
 use crate::model::{ContainerId, EngineIndex};
-use crate::store::{Batch, Claim, Happening, Holder, HostBatch};
+use crate::store::{Batch, Claim, Happening, Holder, HostBatch, OnceAsk};
 
 /// Leases live 10 s; four renewals may fail before one is lost.
 const BEAT: Time = Time::from_secs(2);
@@ -27,8 +27,13 @@ pub enum Tenancy {
     Ours,
     /// Somebody else does; we ask again at this time.
     Held(Holder, Time),
-    /// We do not want to: its engine has been away for too long.
+    /// We do not want to: its engine has been away for too long, or is watched no more.
     Off,
+    /// Yes, but it is to be given back, for its engine is watched no more. `back`: it is again by now, so the host is to be taken anew after that.
+    Leaving {
+        /// Its engine is watched again.
+        back: bool,
+    },
 }
 
 /// A transaction that was built and is not known to have run.
@@ -57,6 +62,8 @@ pub struct Link {
     audits: BTreeSet<EngineIndex>,
     /// Transactions to be run before any other; the first may be under way.
     flights: VecDeque<Flight>,
+    /// The last request was about commands: others have their turn.
+    asked_once: bool,
     /// The leases are given back, and nothing else is asked any more.
     leaving: bool,
     /// Where it answered last.
@@ -87,6 +94,7 @@ impl Link {
             overdue: Vec::new(),
             audits: BTreeSet::new(),
             flights: VecDeque::new(),
+            asked_once: false,
             leaving: false,
             address: String::new(),
             error: String::new(),
@@ -106,9 +114,9 @@ impl Link {
         self.open
     }
 
-    /// Is a request under way?
-    pub fn is_busy(&self) -> bool {
-        self.busy.is_some()
+    /// Can it be asked now?
+    pub fn is_free(&self) -> bool {
+        self.open && self.busy.is_none()
     }
 
     /// May we write this host?
@@ -127,6 +135,50 @@ impl Link {
         if !self.is_ours(host) {
             self.audits.remove(&host);
         }
+    }
+
+    /// One more host.
+    pub fn add(&mut self, now: Time) {
+        self.tenancy.push(Tenancy::Wanted(now));
+    }
+
+    /// The host's engine is watched no more.
+    pub fn give_back(&mut self, host: EngineIndex) {
+        let ours = matches!(self.tenancy(host), Tenancy::Ours | Tenancy::Leaving { .. });
+        self.set_tenancy(
+            host,
+            match ours {
+                true => Tenancy::Leaving { back: false },
+                false => Tenancy::Off,
+            },
+        );
+    }
+
+    /// The host's engine is watched again.
+    pub fn want_back(&mut self, now: Time, host: EngineIndex) {
+        let leaving = matches!(self.tenancy(host), Tenancy::Leaving { .. });
+        self.set_tenancy(
+            host,
+            match leaving {
+                true => Tenancy::Leaving { back: true },
+                false => Tenancy::Wanted(now),
+            },
+        );
+    }
+
+    /// The host is not ours any more. `false`: it was not to be given back either.
+    pub fn gave_back(&mut self, now: Time, host: EngineIndex) -> bool {
+        let Tenancy::Leaving { back } = *self.tenancy(host) else {
+            return false;
+        };
+        self.set_tenancy(
+            host,
+            match back {
+                true => Tenancy::Wanted(now),
+                false => Tenancy::Off,
+            },
+        );
+        true
     }
 
     /// Somebody else writes this host; ask again soon.
@@ -149,14 +201,19 @@ impl Link {
         self.leaving = true;
     }
 
-    /// The leases were given back.
-    pub fn released(&mut self) {
-        self.tenancy.fill(Tenancy::Off);
+    /// The leases of these hosts were given back.
+    pub fn released(&mut self, now: Time, hosts: &[EngineIndex]) {
+        for host in hosts {
+            if !self.gave_back(now, *host) {
+                self.set_tenancy(*host, Tenancy::Off);
+            }
+        }
     }
 
     /// There is nothing left to give back, or nobody to give it to.
     pub fn has_left(&self) -> bool {
-        self.leaving && self.busy.is_none() && (!self.open || self.ours().is_empty())
+        let all = || self.ours().is_empty() && self.to_give_back().is_empty();
+        self.leaving && self.busy.is_none() && (!self.open || all())
     }
 
     /// The newest of them, for revisions that it makes true as well.
@@ -221,47 +278,64 @@ impl Link {
         self.on_trial = (asked != Some(StoreRequest::Open)).then_some(now);
         self.errors += 1;
         self.open_at = now + self.backoff.next(random);
-        if let Some(StoreRequest::Audit(host)) = asked {
+        if let Some(StoreRequest::Audit(host)) = asked
+            && self.is_ours(host)
+        {
             self.audit(host);
         }
     }
 
-    /// What to ask now, if anything and if nothing is under way. `identity` names an engine; `build` makes the next transaction.
+    /// What to ask now beside a new transaction, if anything and if nothing is under way. `claim` says what is claimed with a host, `once` what is to be
+    /// asked of commands that one agent is to run.
     pub fn next(
         &mut self,
         now: Time,
-        identity: impl Fn(EngineIndex) -> Option<Arc<str>>,
-        build: impl FnOnce() -> Option<Flight>,
+        claim: impl Fn(EngineIndex) -> Claim,
+        once: impl FnOnce() -> Option<Arc<[OnceAsk]>>,
     ) -> Option<StoreRequest> {
         if self.busy.is_some() {
             return None;
         }
-        let request = self.choose(now, identity, build)?;
+        let request = self.choose(now, claim, once)?;
         self.busy = Some(request.clone());
         Some(request)
+    }
+
+    /// A new transaction: to be asked for when there was nothing else to ask.
+    pub fn fly(&mut self, flight: Flight) -> StoreRequest {
+        let request = StoreRequest::Apply(flight.batch.clone());
+        self.flights.push_back(flight);
+        self.busy = Some(request.clone());
+        request
+    }
+
+    /// What is to be asked of commands: likewise.
+    pub fn ask_once(&mut self, asks: Arc<[OnceAsk]>) -> StoreRequest {
+        self.asked_once = true;
+        let request = StoreRequest::Once(asks);
+        self.busy = Some(request.clone());
+        request
     }
 
     fn choose(
         &mut self,
         now: Time,
-        identity: impl Fn(EngineIndex) -> Option<Arc<str>>,
-        build: impl FnOnce() -> Option<Flight>,
+        claim: impl Fn(EngineIndex) -> Claim,
+        once: impl FnOnce() -> Option<Arc<[OnceAsk]>>,
     ) -> Option<StoreRequest> {
         if !self.open {
             return (self.open_at <= now && !self.leaving).then_some(StoreRequest::Open);
         }
-        let claims = |hosts: Vec<EngineIndex>| {
-            hosts
-                .into_iter()
-                .map(|host| Claim {
-                    host,
-                    identity: identity(host),
-                })
-                .collect::<Vec<Claim>>()
-        };
+        let claims =
+            |hosts: Vec<EngineIndex>| -> Vec<Claim> { hosts.into_iter().map(&claim).collect() };
         if self.leaving {
-            let ours = self.ours();
-            return (!ours.is_empty()).then_some(StoreRequest::Release(ours));
+            // Nobody is to run again what has ended here.
+            if let Some(asks) = once() {
+                return Some(StoreRequest::Once(asks));
+            }
+            let mut held = self.ours();
+            held.extend(self.to_give_back());
+            return (!held.is_empty()).then_some(StoreRequest::Release(held));
         }
         if self.beat_at <= now {
             self.beat_at = now + BEAT;
@@ -270,9 +344,20 @@ impl Link {
                 return Some(StoreRequest::Beat(claims(ours)));
             }
         }
+        // Before others are taken: an engine may be watched under another name now. What was cut off goes first, for it may write these hosts.
+        let left = self.to_give_back();
+        if !left.is_empty() && self.flights.is_empty() {
+            return Some(StoreRequest::Release(left));
+        }
         let due: Vec<EngineIndex> = self.due(now);
-        if !due.is_empty() {
+        if left.is_empty() && !due.is_empty() {
             return Some(StoreRequest::Take(claims(due)));
+        }
+        if !std::mem::take(&mut self.asked_once)
+            && let Some(asks) = once()
+        {
+            self.asked_once = true;
+            return Some(StoreRequest::Once(asks));
         }
         if let Some(flight) = self.flights.front() {
             return Some(StoreRequest::Apply(flight.batch.clone()));
@@ -290,10 +375,7 @@ impl Link {
                 return Some(StoreRequest::Sweep);
             }
         }
-        let flight = build()?;
-        let batch = flight.batch.clone();
-        self.flights.push_back(flight);
-        Some(StoreRequest::Apply(batch))
+        None
     }
 
     /// Hosts that are ours.
@@ -304,8 +386,12 @@ impl Link {
     fn due(&self, now: Time) -> Vec<EngineIndex> {
         self.hosts(|tenancy| match tenancy {
             Tenancy::Wanted(at) | Tenancy::Held(_, at) => *at <= now,
-            Tenancy::Ours | Tenancy::Off => false,
+            Tenancy::Ours | Tenancy::Off | Tenancy::Leaving { .. } => false,
         })
+    }
+
+    fn to_give_back(&self) -> Vec<EngineIndex> {
+        self.hosts(|tenancy| matches!(tenancy, Tenancy::Leaving { .. }))
     }
 
     fn hosts(&self, wanted: impl Fn(&Tenancy) -> bool) -> Vec<EngineIndex> {
@@ -327,7 +413,7 @@ impl Link {
         }
         let due = self.tenancy.iter().filter_map(|tenancy| match tenancy {
             Tenancy::Wanted(at) | Tenancy::Held(_, at) => Some(*at),
-            Tenancy::Ours | Tenancy::Off => None,
+            Tenancy::Ours | Tenancy::Off | Tenancy::Leaving { .. } => None,
         });
         due.chain([self.beat_at, self.sweep_at]).min()
     }

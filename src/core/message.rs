@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::model::{ContainerId, Document, EngineIndex, Event, Hello, Job, Row, Run};
+use crate::model::{
+    ContainerId, Document, Engine, EngineIndex, Entry, Event, Hello, Job, Row, Run,
+};
 use crate::store::{
-    Applied, Audit, Batch, Beaten, Burial, Claim, Opened, StoreError, Swept, Taken,
+    Applied, Audit, Batch, Beaten, Burial, Claim, OnceAsk, OnceState, Opened, StoreError, Swept,
+    Taken,
 };
 
 /// Counts an engine's connections: what belongs to an older one than the present is thrown away.
@@ -13,7 +16,7 @@ pub type Generation = u64;
 /// Everything that can happen.
 #[derive(Debug)]
 pub enum Input {
-    /// The reader opened a stream.
+    /// The reader opened a stream, or renewed it: then all that the last one told came before.
     Connected {
         /// Whose.
         engine: EngineIndex,
@@ -52,7 +55,7 @@ pub enum Input {
         /// On which connection.
         generation: Generation,
         /// The rows, or why there are none.
-        result: Result<Vec<Row>, String>,
+        result: Result<Vec<Row>, Unlisted>,
     },
     /// An inspect was answered, or moved out of the way.
     Inspected {
@@ -76,23 +79,41 @@ pub enum Input {
         /// How.
         run: Run,
     },
+    /// SIGHUP: `events.yml` was read again, and is right; answered by [`Effect::Reloaded`].
+    Reload(Box<Reload>),
     /// SIGUSR1: say how things are.
     Report,
     /// SIGTERM or SIGINT: stop.
     Stop,
 }
 
+/// What `events.yml` says now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reload {
+    /// The engines to watch; at least one.
+    pub engines: Vec<Engine>,
+    /// The entries.
+    pub entries: Vec<Arc<Entry>>,
+}
+
 /// How a stream ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StreamEnd {
-    /// At the time that we ourselves had asked for; the next connect is a renewal.
-    Renewal,
     /// The engine closed it, probably because it stops.
     Closed,
     /// Nothing came for longer than the stream was to last at all: the connection died without a word.
     Silent,
     /// It broke, or never began: why, with the remedy.
     Failed(String),
+}
+
+/// Why a list was not answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unlisted {
+    /// In words, with the remedy.
+    pub error: String,
+    /// No answer came within the limit.
+    pub timed_out: bool,
 }
 
 /// The answer to one inspect.
@@ -130,6 +151,8 @@ pub enum StoreReply {
     Buried(Vec<Burial>),
     /// To [`StoreRequest::Sweep`].
     Swept(Swept),
+    /// To [`StoreRequest::Once`].
+    Once(Vec<OnceState>),
     /// To [`StoreRequest::Release`].
     Released,
     /// To any of them: the connection is gone.
@@ -153,9 +176,14 @@ pub enum StoreRequest {
     Bury(Vec<String>),
     /// See to the shared sets.
     Sweep,
+    /// Take, renew and end leases on commands.
+    Once(Arc<[OnceAsk]>),
     /// Give the leases back.
     Release(Vec<EngineIndex>),
 }
+
+/// Stamps of events are not strictly in order; a resume begins this much earlier, in ns.
+pub const MARGIN_NS: i64 = 2_000_000_000;
 
 /// From when on a stream is to tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -169,6 +197,41 @@ pub enum Since {
         /// The newest stamp seen.
         newest_ns: i64,
     },
+}
+
+impl Since {
+    /// Where to begin, in ns of an engine's clock that stands so. An engine whose clock was set back is asked for all it has: it stops looking at
+    /// the first event that is too old, and what it stamped since is older than what we remember.
+    pub fn begin_ns(self, clock_ns: i64) -> i64 {
+        match self {
+            Since::Now => clock_ns,
+            Since::At { newest_ns, .. } if clock_ns < newest_ns => 1,
+            Since::At { oldest_ns, .. } => oldest_ns,
+        }
+    }
+
+    /// A stream that begins at this is open: a renewal begins there as well.
+    pub fn opened(self, clock_ns: i64) -> Self {
+        match self {
+            Since::Now => Since::At {
+                oldest_ns: clock_ns,
+                newest_ns: clock_ns,
+            },
+            at @ Since::At { .. } => at,
+        }
+    }
+
+    /// An event was told: a renewal is to tell it once more.
+    pub fn told(&mut self, time_ns: i64) {
+        if let Since::At {
+            oldest_ns,
+            newest_ns,
+        } = self
+        {
+            *oldest_ns = (time_ns - MARGIN_NS).max(1).min(*oldest_ns);
+            *newest_ns = time_ns;
+        }
+    }
 }
 
 /// How loud a line of the log is.
@@ -187,7 +250,21 @@ pub enum Level {
 /// Everything that the machine can ask for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// Open a stream; answered by `Connected` and, in the end, by `Disconnected`.
+    /// From now on this is the engine of that index: a new one, or one that is to be reached in another way. Those of the start are known without it.
+    Watch {
+        /// Which; the next one that was never given, or one that was.
+        index: EngineIndex,
+        /// Who and where.
+        engine: Box<Engine>,
+    },
+    /// Ask this engine nothing more.
+    Unwatch {
+        /// Which.
+        index: EngineIndex,
+    },
+    /// All is as the new file says.
+    Reloaded,
+    /// Open a stream; answered by `Connected`, once more at each renewal, and in the end by `Disconnected`.
     Connect {
         /// Whose.
         engine: EngineIndex,
@@ -222,6 +299,8 @@ pub enum Effect {
     Store(StoreRequest),
     /// Run a command; answered by `Ended`.
     Run(Box<Job>),
+    /// End this command, with its grace: a newer event takes its place.
+    EndRun(u64),
     /// End all commands, each with its grace.
     CancelRuns,
     /// Write a line to the log.

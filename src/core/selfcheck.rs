@@ -1,7 +1,7 @@
 //! `--selfcheck`: did the events tell all that the inspects show? Keeps every document, which costs what they weigh.
 //!
 //! A document that is not what the last one was, although no event touched the container in between, is a doubt; the event may still be on its way, so
-//! a doubt is told only when a moment has passed without it.
+//! a doubt is told only when a moment has passed without it on a stream that did not break meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -55,9 +55,10 @@ impl Selfcheck {
         });
     }
 
-    /// When a doubt is old enough.
-    pub fn deadline(&self) -> Option<Time> {
-        self.doubts.front().map(|doubt| doubt.due)
+    /// When a doubt is old enough. `told_by` is when the stream has told what came before it; no stream tells anything where there is none.
+    pub fn deadline(&self, told_by: Option<Time>) -> Option<Time> {
+        let doubt = self.doubts.front()?;
+        told_by.map(|told_by| doubt.due.max(told_by))
     }
 
     /// The doubts that no event has dispelled, as lines for the log. `revision` is a container's newest, `gaps` how many are known by now.
@@ -136,7 +137,11 @@ mod tests {
         );
         assert!(check.settle(SETTLE * 2, |_| 5, 0).is_empty());
         check.saw(SETTLE, &a, Some(&document(3)), 7, 0);
-        assert_eq!(check.deadline(), None, "an event came before");
+        assert_eq!(
+            check.deadline(Some(Time::ZERO)),
+            None,
+            "an event came before"
+        );
         check.saw(SETTLE, &a, Some(&document(4)), 7, 0);
         let lines = check.settle(SETTLE * 2, |_| 0, 1);
         assert!(lines[0].ends_with("after a known gap"), "{lines:?}");

@@ -9,8 +9,8 @@ use super::{Core, Effect, Level, Site, StoreReply, StoreRequest, Time};
 use crate::model::EngineIndex;
 use crate::store::keys::field;
 use crate::store::{
-    Applied, Audit, Batch, Beaten, Burial, Fenced, Found, Happening, Holder, HostBatch, Notice,
-    Opened, StoreError, Taken,
+    Applied, Audit, Batch, Beaten, Burial, Claim, Fenced, Found, Happening, Holder, HostBatch,
+    Notice, Opened, StoreError, Taken,
 };
 
 /// One transaction: so many containers, so many bytes; halved for each one that timed out.
@@ -76,9 +76,15 @@ impl Core {
                     ));
                 }
             }
+            StoreReply::Once(states) => {
+                if let Some(StoreRequest::Once(asks)) = asked {
+                    self.jobs.answered(now, &asks, &states);
+                    self.tell_jobs(effects);
+                }
+            }
             StoreReply::Released => {
-                if let Some(link) = &mut self.link {
-                    link.released();
+                if let (Some(link), Some(StoreRequest::Release(hosts))) = (&mut self.link, asked) {
+                    link.released(now, &hosts);
                 }
             }
             StoreReply::Failed(error) => self.store_failed(now, asked, error, effects),
@@ -90,6 +96,7 @@ impl Core {
             return;
         };
         link.opened(now);
+        self.jobs.store_is_open(now);
         link.address.clone_from(&opened.address);
         self.recovered(now, effects);
         if opened.ran == Some(true) {
@@ -137,6 +144,10 @@ impl Core {
             return;
         };
         let held = matches!(link.tenancy(index), Tenancy::Held(..));
+        if self.sites[index.at()].retired {
+            link.set_tenancy(index, Tenancy::Leaving { back: false });
+            return;
+        }
         link.set_tenancy(index, Tenancy::Ours);
         if held && self.sites[index.at()].engine.is_started() {
             // Between the other's last word and our first nobody wrote the stream.
@@ -168,7 +179,9 @@ impl Core {
                     runs: (young && found.known).then_some(found.runs),
                 }),
             );
-            self.tell_cut_off(index, &found.running_jobs, effects);
+            if !self.sites[index.at()].back {
+                self.take_up_cut_off(now, index, &found.running_jobs, effects);
+            }
         }
         self.woken.insert(index);
         self.writable.insert(index);
@@ -179,21 +192,23 @@ impl Core {
             return;
         };
         let site = &mut self.sites[index.at()];
+        if link.gave_back(now, index) || site.retired {
+            drop(link.strip(index));
+            return;
+        }
         let before = match link.tenancy(index) {
             Tenancy::Held(before, _) => Some(before),
             _ => None,
         };
         // The lease of an agent that crashed moves no more. Until it has run out, nobody knows where that one stopped.
-        let crashed = !site.engine.is_started()
-            && self.start_at.is_some()
-            && before.is_none_or(|before| *before == holder);
+        let crashed = !site.engine.is_started() && before.is_none_or(|before| *before == holder);
         let told = before.is_some_and(|before| same_holder(before, &holder));
         if crashed && !told {
-            self.start_at = self.start_at.max(Some(now + LAST_LEASE));
+            site.start_at = site.start_at.max(Some(now + LAST_LEASE));
             effects.push(Effect::Log(
                 Level::Info,
                 format!(
-                    "host `{}`: {holder}; waiting until that lease has run out, {} s at most",
+                    "host `{}`: {holder}; if that one is dead, this one takes over within {} s; if it lives, give each agent an --id of its own, or stop one",
                     site.name,
                     LAST_LEASE.as_secs()
                 ),
@@ -227,6 +242,10 @@ impl Core {
             let Some(link) = &mut self.link else {
                 return;
             };
+            if link.gave_back(now, index) {
+                drop(link.strip(index));
+                continue;
+            }
             let site = &mut self.sites[index.at()];
             effects.push(Effect::Log(
                 Level::Warn,
@@ -254,6 +273,11 @@ impl Core {
             self.jobs.written(*index, id, *revision);
         }
         for share in &flight.batch.hosts {
+            let ours = |link: &super::link::Link| link.is_ours(share.host);
+            if !self.link.as_ref().is_some_and(ours) {
+                // It is to be given back: what it says is of the past.
+                continue;
+            }
             if share.forget
                 && let Some(link) = &mut self.link
             {
@@ -347,7 +371,7 @@ impl Core {
         if link.complaints.is_new(&error.text) {
             effects.push(Effect::Log(Level::Warn, error.text));
         }
-        self.jobs.release_all();
+        self.jobs.store_is_down(now);
         for at in 0..self.sites.len() {
             if self.sites[at].engine.waits_for_store() {
                 self.go_on(now, EngineIndex(at as u32));
@@ -360,16 +384,26 @@ impl Core {
         let Some(mut link) = self.link.take() else {
             return;
         };
-        let sites = &self.sites;
-        let identity = |host: EngineIndex| sites[host.at()].engine.identity();
-        // The closure that builds needs all of `self` but the link and what `identity` borrows, so it runs first, and only when its turn has come.
-        let mut flight = None;
-        let mut request = link.next(now, identity, || None);
-        if request.is_none() && link.is_open() && !link.is_busy() && self.stopping.is_none() {
-            flight = self.build(now, &link);
-        }
-        if let Some(flight) = flight {
-            request = link.next(now, |_| None, || Some(flight));
+        let (sites, jobs) = (&self.sites, &mut self.jobs);
+        let claim = |host: EngineIndex| {
+            let site = &sites[host.at()];
+            Claim {
+                host,
+                id: site.name.clone(),
+                identity: site.engine.identity(),
+            }
+        };
+        let mut request = link.next(now, claim, || jobs.ask(now));
+        if request.is_none() && link.is_free() {
+            let flight = match self.stopping {
+                None => self.build(now, &link),
+                Some(_) => None,
+            };
+            request = match flight {
+                Some(flight) => Some(link.fly(flight)),
+                // It was the others' turn, who have nothing to ask.
+                None => self.jobs.ask(now).map(|asks| link.ask_once(asks)),
+            };
         }
         self.link = Some(link);
         effects.extend(request.map(Effect::Store));
@@ -440,7 +474,14 @@ impl Core {
     /// Where a successor is to take up: before the first event that has a job not yet started, else at the last event.
     fn resume_ns(&self, index: EngineIndex) -> Option<i64> {
         let last = self.sites[index.at()].engine.resume_ns();
-        match self.jobs.first_unstarted(index) {
+        let undecided = self.undecided.first_ns(index);
+        match self
+            .jobs
+            .first_unstarted(index)
+            .into_iter()
+            .chain(undecided)
+            .min()
+        {
             Some(first) => last.map(|last| last.min(first - 1)),
             None => last,
         }

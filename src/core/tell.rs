@@ -1,13 +1,10 @@
-//! How things are called: a host's fields, a job's environment, lines of the log.
-
-use std::sync::Arc;
+//! How things are called: a host's fields, lines of the log.
 
 use super::engine::Engine;
-use super::jobs::Waiting;
+use super::jobs::{Waiting, Why};
 use super::link::Tenancy;
-use super::{Core, Effect, Level, Settings, Site};
-use crate::model::{EngineIndex, Event, Exit, Job, Run, engine_variable};
-use crate::store::{Happening, RunRecord};
+use super::{Core, Effect, Level, Settings, Site, Time, rules};
+use crate::model::{ENGINE, Event};
 
 /// The host's fields: those that move with every batch, or all of them. `constants` are the settings, the store's errors and the dropped jobs.
 pub(super) fn fields(
@@ -59,24 +56,20 @@ pub(super) fn fields(
 /// The name (without a slash) and the image of the container that an event is about, as the event has them, else as the last inspect did.
 pub(super) fn names(event: &Event, engine: &Engine) -> (String, String) {
     let id = event.container().unwrap_or_default();
-    let (heard, facts) = (engine.known().names(id), engine.facts(id));
-    let own = |name: &str| match &*event.kind {
-        "container" => event.attribute(name),
-        _ => None,
-    };
-    let name = own("name")
-        .or(heard.map(|(name, _)| name))
-        .or(facts.map(|facts| &*facts.name));
-    let image = match &*event.kind {
-        "image" => event.attribute("name").or(Some(&event.id)),
-        _ => own("image")
-            .or(heard.map(|(_, image)| image))
-            .or(facts.map(|facts| &*facts.image)),
-    };
+    let (name, image) = rules::names(event, engine.known(), engine.facts(id));
     (
-        name.unwrap_or_default().trim_start_matches('/').to_owned(),
+        name.unwrap_or_default().to_owned(),
         image.unwrap_or_default().to_owned(),
     )
+}
+
+/// What a command is about, for the log: a container's or an engine's name, else the object's id.
+pub fn object<'a>(event: &'a Event, container: &'a str) -> &'a str {
+    let name = match &*event.kind {
+        ENGINE => event.attribute("name"),
+        _ => Some(container).filter(|name| !name.is_empty()),
+    };
+    name.unwrap_or(&event.id)
 }
 
 /// What an event is about, for people: `/name`, else the object's own name or id.
@@ -113,123 +106,51 @@ pub(super) fn logged(
     )
 }
 
-/// What `<p>:runs` keeps of a run.
-pub(super) fn record(job: &Waiting, entry: &str, container: String, run: Run) -> RunRecord {
-    RunRecord {
-        run: job.id,
-        entry: entry.into(),
-        word: job.event.word(),
-        subject: match container.is_empty() {
-            true => job.event.id.to_string(),
-            false => container,
-        },
-        took_ms: run.took.as_millis() as u64,
-        output: match &run.exit {
-            Exit::NotStarted(why) => why.clone(),
-            _ => String::from_utf8_lossy(&run.output).into_owned(),
-        },
-        exit: run.exit,
-    }
+/// Why an event starts nothing.
+pub(super) fn left(job: &Waiting, why: Why, site: &Site) -> String {
+    let why = match why {
+        Why::Cooldown => "its last command was started less than `cooldown` ago",
+        Why::Busy => "others run or wait, and `on_busy` is `skip`",
+        Why::Replaced => "a newer event takes its place",
+        Why::Full => "too many wait",
+        Why::Elsewhere => "another agent ran it, and `once` is `true`",
+        Why::Late(_) => "the Cache was away for too long",
+    };
+    format!(
+        "handler `{}`: nothing starts for {}: {why}",
+        job.entry.name,
+        about(job, site)
+    )
+}
+
+/// Another agent took us for dead.
+pub(super) fn twice(job: &Waiting, site: &Site) -> String {
+    format!(
+        "handler `{}`: another agent runs for {} as well: this one could not renew its lease in time",
+        job.entry.name,
+        about(job, site)
+    )
+}
+
+/// A command failed, and that is not the end of it.
+pub(super) fn tried_again(job: &Waiting, delay: Time, site: &Site) -> String {
+    format!(
+        "handler `{}`: try {} of {} for {} in {delay:.1?}",
+        job.entry.name,
+        job.attempt + 1,
+        job.entry.queueing.retries + 1,
+        about(job, site)
+    )
+}
+
+/// `die of /web on foo`
+fn about(job: &Waiting, site: &Site) -> String {
+    let (container, _) = names(&job.event, &site.engine);
+    let subject = subject(&job.event, &container);
+    format!("{} of {subject} on {}", job.event.word(), site.name)
 }
 
 impl Core {
-    /// The commands that run for an engine, a line each: entry, event, container; nothing without handlers.
-    pub(super) fn running_jobs(&self, index: EngineIndex) -> Option<String> {
-        self.settings.entries.as_ref()?;
-        let line = |job: &Waiting| {
-            let (container, _) = names(&job.event, &self.sites[index.at()].engine);
-            let subject = match container.is_empty() {
-                true => &*job.event.id,
-                false => &container,
-            };
-            let words = [
-                &*self.rules.entry(job.entry).name,
-                &job.event.word(),
-                subject,
-            ];
-            words
-                .map(|word| word.replace(char::is_control, " "))
-                .join("\t")
-        };
-        let lines: Vec<String> = self.jobs.running_of(index).map(line).collect();
-        Some(lines.join("\n"))
-    }
-
-    /// Reports the commands that ran when the last agent wrote last: nobody knows how they ended.
-    pub(super) fn tell_cut_off(
-        &mut self,
-        index: EngineIndex,
-        running_jobs: &str,
-        effects: &mut Vec<Effect>,
-    ) {
-        if self.settings.entries.is_none() {
-            return;
-        }
-        for line in running_jobs.lines() {
-            let mut words = line.split('\t');
-            let mut word = || words.next().unwrap_or_default().to_owned();
-            let record = RunRecord {
-                run: 0,
-                entry: word().into(),
-                word: word(),
-                subject: word(),
-                exit: Exit::CutOff,
-                took_ms: 0,
-                output: String::new(),
-            };
-            effects.push(Effect::Log(
-                Level::Warn,
-                format!(
-                    "handler `{}`, run for {} of {} on {}: {}",
-                    record.entry,
-                    record.word,
-                    record.subject,
-                    self.sites[index.at()].name,
-                    record.exit
-                ),
-            ));
-            self.happened(index, Happening::Run(Arc::new(record)));
-        }
-    }
-
-    /// The command of a job that starts now, with its environment.
-    pub(super) fn job(&self, waiting: Waiting) -> Job {
-        let entry = self.rules.entry(waiting.entry);
-        let site = &self.sites[waiting.engine.at()];
-        let event = &waiting.event;
-        let (container, image) = names(event, &site.engine);
-        let mut environment: Vec<(String, String)> = self
-            .sites
-            .iter()
-            .map(|site| (engine_variable(&site.name), site.url.to_string()))
-            .collect();
-        let mut set = |name: &str, value: &str| environment.push((name.into(), value.into()));
-        set("FROM_ENGINE", &site.name);
-        set("FROM_CONTAINER", &container);
-        set("FROM_CONTAINER_ID", event.container().unwrap_or_default());
-        set("FROM_IMAGE", &image);
-        set("EVENT_TYPE", &event.word());
-        set("EVENT_ACTION", &event.action);
-        set("EVENT_TIME", &event.time_ns.to_string());
-        set("EVENT_ID", &event.id);
-        set("EVENT_EXIT_CODE", &exit_code(&waiting, &site.engine));
-        set("EVENT_INFERRED", if waiting.inferred { "1" } else { "" });
-        Job {
-            id: waiting.id,
-            entry: entry.name.clone(),
-            subject: match container.is_empty() {
-                true => event.id.to_string(),
-                false => container,
-            },
-            word: event.word(),
-            engine: site.name.clone(),
-            command: entry.command.clone().unwrap_or_else(|| "".into()),
-            environment,
-            timeout: entry.timeout,
-            grace: entry.grace,
-        }
-    }
-
     /// SIGUSR1: how things are.
     pub(super) fn report(&self, effects: &mut Vec<Effect>) {
         let mut say = |text: String| effects.push(Effect::Log(Level::Info, text));
@@ -241,7 +162,7 @@ impl Core {
             self.jobs.dropped_total,
             self.waiting_bytes,
         ));
-        for site in &self.sites {
+        for site in self.watched() {
             let counters = site.engine.counters();
             say(format!(
                 "engine `{}` ({}): {}; {} containers in the Cache; events {}, gaps {}, resyncs {}, drift {}, reconnects {}, store_errors {}{}",
@@ -274,13 +195,13 @@ impl Core {
     }
 
     fn summary(&self) -> String {
-        let down: Vec<&str> = self
-            .sites
+        let watched: Vec<&Site> = self.watched().collect();
+        let down: Vec<&str> = watched
             .iter()
             .filter(|site| site.engine.is_down())
             .map(|site| &*site.name)
             .collect();
-        let mut text = match self.sites.as_slice() {
+        let mut text = match watched.as_slice() {
             [only] => format!("watching {}", only.named()),
             sites => format!("watching {} engines", sites.len()),
         };
@@ -295,10 +216,10 @@ impl Core {
             Some(link) if !link.is_open() => text += "; the Cache is not connected",
             Some(_) => text += "; the Cache is connected",
         }
-        if let Some(site) = self.sites.iter().find(|site| site.replaced) {
+        if let Some(site) = watched.iter().find(|site| site.replaced) {
             text += &format!("; another engine than before answers at {}", site.url);
         }
-        if let Some(held) = self.sites.iter().find_map(|site| self.holder(site)) {
+        if let Some(held) = watched.iter().find_map(|site| self.holder(site)) {
             text += &format!("; {held}");
         }
         text
@@ -318,18 +239,5 @@ impl Core {
             }
             _ => None,
         }
-    }
-}
-
-/// The event's exit code; where a label stands in its place, the one that an inspect found, if it still found that end.
-fn exit_code(job: &Waiting, engine: &Engine) -> String {
-    let event = &job.event;
-    match job.document {
-        _ if event.verb() != "die" => String::new(),
-        Some(revision) => engine
-            .known()
-            .exit_code(&event.id, revision)
-            .map_or(String::new(), |code| code.to_string()),
-        None => event.attribute("exitCode").unwrap_or_default().to_owned(),
     }
 }

@@ -15,8 +15,9 @@ use ureq::config::Config;
 use ureq::http::Response;
 use ureq::{Agent, Body, Timeout};
 
+use super::connect::{self, Alarm};
 pub use super::stream::Events;
-use super::{connect, time, wire};
+use super::{time, wire};
 use crate::model::{Address, ContainerId, Hello, Row};
 
 /// The newest version of the API that this agent was tried with; an engine that knows less is asked in its own.
@@ -27,7 +28,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A ping costs the engine nothing: if it is not answered by then, the engine listens and does not serve.
 const PING_LIMIT: Duration = Duration::from_secs(5);
 /// `/info` asks the storage driver and runs the runtimes for their versions: seconds on a machine under load.
-const INFO_LIMIT: Duration = Duration::from_secs(15);
+pub const INFO_LIMIT: Duration = Duration::from_secs(15);
 /// The headers of `/events` come before anything is looked for.
 const EVENTS_LIMIT: Duration = Duration::from_secs(5);
 /// 10,000 rows take a quiet engine about a second. A longer wait than this would only hold up the inspects behind it.
@@ -178,9 +179,9 @@ impl Connection {
     /// Asks the engine who it is and settles the version to speak: the lower of [`MAX_API`] and its own.
     ///
     /// An engine behind a proxy that keeps `/info` or `/version` to itself is taken without what they tell; its clock is then that of the
-    /// `Date` header.
-    pub fn hello(&self) -> Result<Hello, DockerError> {
-        let ping = self.way.get("ping", "/_ping", PING_LIMIT)?;
+    /// `Date` header. No answer is waited for longer than `limit`.
+    pub fn hello(&self, limit: Duration) -> Result<Hello, DockerError> {
+        let ping = self.way.get("ping", "/_ping", PING_LIMIT.min(limit))?;
         let header = |name: &str| {
             ping.headers()
                 .get(name)
@@ -188,6 +189,15 @@ impl Connection {
         };
         let theirs = header("Api-Version").unwrap_or("").to_owned();
         let date_ns = header("Date").and_then(time::http_date_ns).unwrap_or(0);
+        let status = ping.status();
+        if status == 404 || status.is_redirection() {
+            let cause = format!(
+                "status {}: something else than a Docker engine answers there; give the engine's own host and port",
+                status.as_u16()
+            );
+            let kind = DockerErrorKind::Status(status.as_u16());
+            return Err(self.way.error(kind, "ping", cause));
+        }
         self.way.body_of_200("ping", ping, SMALL_CAP)?;
         let Some(api_version) = lower_version(&theirs) else {
             let cause = "it names no Api-Version; is it a Docker engine?";
@@ -195,7 +205,8 @@ impl Connection {
         };
 
         let action = "ask for `/info` of";
-        let mut hello = match self.unless_forbidden(action, &format!("/v{api_version}/info"))? {
+        let path = format!("/v{api_version}/info");
+        let mut hello = match self.unless_forbidden(action, &path, limit)? {
             Some(body) => wire::info(&body).map_err(|cause| self.way.bad_answer(action, cause))?,
             None => Hello::default(),
         };
@@ -203,7 +214,8 @@ impl Connection {
             hello.clock_ns = date_ns;
         }
         let action = "ask for `/version` of";
-        if let Some(body) = self.unless_forbidden(action, &format!("/v{api_version}/version"))? {
+        let path = format!("/v{api_version}/version");
+        if let Some(body) = self.unless_forbidden(action, &path, limit)? {
             hello.docker_version =
                 wire::version(&body).map_err(|cause| self.way.bad_answer(action, cause))?;
         }
@@ -211,13 +223,12 @@ impl Connection {
         Ok(hello)
     }
 
-    /// Opens `/events` from `since_ns` to `until_ns`, both inclusive and in ns of the engine's clock. `idle` is the longest silence to bear.
+    /// Opens `/events` from `since_ns` to `until_ns`, both inclusive and in ns of the engine's clock.
     pub fn events(
         &self,
         api_version: &str,
         since_ns: i64,
         until_ns: i64,
-        idle: Duration,
     ) -> Result<Events, DockerError> {
         let action = Events::ACTION;
         let (since, until) = (stamp(since_ns), stamp(until_ns));
@@ -229,7 +240,6 @@ impl Connection {
             .get(self.way.url(&path))
             .config()
             .timeout_recv_response(Some(EVENTS_LIMIT))
-            .timeout_per_read(Some(idle))
             .build()
             .call()
             .map_err(|cause| self.way.failed(action, cause))?;
@@ -240,8 +250,13 @@ impl Connection {
     }
 
     /// The body of an answer that a proxy may refuse to give.
-    fn unless_forbidden(&self, action: &str, path: &str) -> Result<Option<Vec<u8>>, DockerError> {
-        let response = self.way.get(action, path, INFO_LIMIT)?;
+    fn unless_forbidden(
+        &self,
+        action: &str,
+        path: &str,
+        limit: Duration,
+    ) -> Result<Option<Vec<u8>>, DockerError> {
+        let response = self.way.get(action, path, limit)?;
         if response.status() == 403 {
             // A connection whose answer is not read to its end could not be used again.
             said(response);
@@ -256,6 +271,7 @@ impl Connection {
 pub(super) struct Way {
     address: Address,
     closer: Closer,
+    pub(super) alarm: Alarm,
 }
 
 impl Way {
@@ -272,12 +288,14 @@ impl Way {
             .input_buffer_size(INPUT_BYTES)
             .output_buffer_size(OUTPUT_BYTES)
             .build();
+        let alarm = Alarm::default();
         Way {
             address: address.clone(),
             closer: Closer {
-                agent: connect::agent(address, config),
+                agent: connect::agent(address, config, alarm.clone()),
                 closed: Arc::new(AtomicBool::new(false)),
             },
+            alarm,
         }
     }
 
@@ -515,7 +533,7 @@ mod tests {
             ("/v1.41/info", ok(info)),
             ("/v1.41/version", ok(version)),
         ]);
-        let hello = Connection::new(&fake.address()).hello();
+        let hello = Connection::new(&fake.address()).hello(INFO_LIMIT);
         let expected = Hello {
             api_version: "1.41".into(),
             engine_id: "Q2".into(),
@@ -541,7 +559,10 @@ mod tests {
             clock_ns: 1_795_352_584_000_000_000,
             ..Hello::default()
         };
-        assert_eq!(Connection::new(&fake.address()).hello(), Ok(expected));
+        assert_eq!(
+            Connection::new(&fake.address()).hello(INFO_LIMIT),
+            Ok(expected)
+        );
         fake.finish();
     }
 
@@ -554,12 +575,26 @@ mod tests {
                 "SSH-2.0-OpenSSH_9.2\r\n".to_owned(),
                 DockerErrorKind::BadAnswer,
             ),
-            (moved, DockerErrorKind::Status(301)),
+            (moved.clone(), DockerErrorKind::Status(301)),
             ("HTTP/1.1 200 OK\r\n".to_owned(), DockerErrorKind::Broken),
         ] {
             let fake = Fake::answering(vec![("/_ping", answer.clone())]);
-            let result = Connection::new(&fake.address()).hello();
+            let result = Connection::new(&fake.address()).hello(INFO_LIMIT);
             assert_eq!(kind(result), expected, "{answer}");
+            fake.finish();
+        }
+        for answer in [moved, answer("404 Not Found", "", "<html>nginx</html>")] {
+            let fake = Fake::answering(vec![("/_ping", answer)]);
+            let error = Connection::new(&fake.address()).hello(INFO_LIMIT);
+            let text = error.unwrap_err().text;
+            assert!(
+                text.contains("something else than a Docker engine"),
+                "{text}"
+            );
+            assert!(
+                text.starts_with("failed to ping engine `unix:///"),
+                "{text}"
+            );
             fake.finish();
         }
     }
@@ -746,7 +781,7 @@ mod tests {
     #[test]
     fn what_cannot_be_reached_is_told_with_the_remedy() {
         let address = Address::Unix("/nonexistent/docker.sock".into());
-        let error = Connection::new(&address).hello().unwrap_err();
+        let error = Connection::new(&address).hello(INFO_LIMIT).unwrap_err();
         assert_eq!(error.kind, DockerErrorKind::Refused);
         assert_eq!(
             error.text,

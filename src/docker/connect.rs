@@ -6,18 +6,18 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, ToSocketAddrs};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
-use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, ShutdownHandle, Transport,
 };
+use ureq::{Error, Timeout};
 
 use crate::model::Address;
 
@@ -34,17 +34,45 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
 /// An agent whose connections lead to one engine, whatever the URLs of its requests say.
-pub(super) fn agent(address: &Address, config: Config) -> ureq::Agent {
+pub(super) fn agent(address: &Address, config: Config, alarm: Alarm) -> ureq::Agent {
     let dialer = Dialer {
         address: address.clone(),
+        alarm,
     };
     ureq::Agent::with_parts(config, dialer, NoResolver)
+}
+
+/// When reads are to be given up, beside the limits that ureq knows: those are durations, and stay what they were when the request was sent.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Alarm(Arc<Mutex<Option<Instant>>>);
+
+impl Alarm {
+    /// Reads from now on end then at the latest.
+    pub(super) fn set(&self, at: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    fn sooner(&self, timeout: NextTimeout) -> NextTimeout {
+        let Some(at) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else {
+            return timeout;
+        };
+        let left = at.saturating_duration_since(Instant::now()).into();
+        if timeout.after <= left {
+            return timeout;
+        }
+        NextTimeout {
+            after: left,
+            reason: Timeout::PerRead,
+            ..timeout
+        }
+    }
 }
 
 /// Opens connections to one engine, each time anew from the path or the name: both may lead elsewhere by then.
 #[derive(Debug)]
 struct Dialer {
     address: Address,
+    alarm: Alarm,
 }
 
 impl<In: Transport> Connector<In> for Dialer {
@@ -70,6 +98,7 @@ impl<In: Transport> Connector<In> for Dialer {
         (details.register_shutdown)(weak)?;
         Ok(Some(SocketTransport {
             socket,
+            alarm: self.alarm.clone(),
             buffers: LazyBuffers::new(
                 details.config.input_buffer_size(),
                 details.config.output_buffer_size(),
@@ -150,6 +179,7 @@ impl ShutdownHandle for SharedSocket {
 /// A connected socket, as ureq wants it.
 struct SocketTransport {
     socket: Arc<SharedSocket>,
+    alarm: Alarm,
     buffers: LazyBuffers,
     /// The limits that the socket has now; a system call is made only to change them.
     read_limit: Option<Duration>,
@@ -182,7 +212,7 @@ impl Transport for SocketTransport {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let timeout = not_over(timeout.for_read())?;
+        let timeout = not_over(self.alarm.sooner(timeout.for_read()))?;
         let limit = timeout.not_zero().map(|limit| *limit);
         if limit != self.read_limit {
             self.socket.0.set_read_timeout(limit)?;
@@ -275,6 +305,7 @@ mod tests {
     fn transport(socket: Socket) -> SocketTransport {
         SocketTransport {
             socket: Arc::new(SharedSocket(socket)),
+            alarm: Alarm::default(),
             buffers: LazyBuffers::new(1024, 1024),
             read_limit: None,
             write_limit: None,

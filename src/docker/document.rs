@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::json::{compact, members, unquoted};
-use super::mask::without_url_passwords;
+use super::mask::without_passwords;
 pub use super::mask::{MASK, Masker};
+use super::time;
 use super::wire::{WireError, place};
-use crate::model::{Document, Summary, digest};
+use crate::model::{Document, Summary, digest, signal_number};
 
 /// Makes an inspect's answer into a document. The error tells where the fault is and quotes nothing, since secrets are not masked yet.
 pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
@@ -21,7 +22,7 @@ pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
     };
     let text = match masker.is_off() {
         true => Cow::Borrowed(&*text),
-        false => without_url_passwords(&text),
+        false => without_passwords(&text),
     };
     let mut build = Build {
         masker,
@@ -38,7 +39,7 @@ pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
     Ok(Document {
         digest: digest(&build.json),
         fields: last_of_each(build.fields),
-        json: build.json,
+        json: build.json.into(),
         summary: build.summary.told(),
     })
 }
@@ -98,6 +99,9 @@ impl Build<'_> {
                 _ => Cow::Borrowed(&*compact),
             };
             self.summary.note(section, &key, &compact);
+            if (section, &*key) == ("Config", "Labels") {
+                self.summary.labels(&value);
+            }
             match (section, &*key) {
                 ("NetworkSettings", "IPAddress") => address_at = Some(self.fields.len()),
                 ("NetworkSettings", "Networks") => networks = Some(raw),
@@ -141,7 +145,8 @@ struct Facts {
     started_at: String,
     exit_code: i64,
     runs: bool,
-    labels_lie: bool,
+    stop_signal: Option<u8>,
+    labels: Vec<(Box<str>, Box<str>)>,
 }
 
 impl Facts {
@@ -150,13 +155,7 @@ impl Facts {
             ("", "Id") => self.id = text_of(raw),
             ("", "Name") => self.name = text_of(raw),
             ("Config", "Image") => self.image = text_of(raw),
-            ("Config", "Labels") => {
-                // What is no object has no labels.
-                let labels = members(raw).unwrap_or_default();
-                self.labels_lie = labels
-                    .iter()
-                    .any(|(name, _)| matches!(&*unquoted(name), "exitCode" | "signal"));
-            }
+            ("Config", "StopSignal") => self.stop_signal = signal_number(&text_of(raw)),
             ("State", "StartedAt") => self.started_at = text_of(raw),
             ("State", "ExitCode") => self.exit_code = raw.parse().unwrap_or(0),
             // Podman's paused containers are not `Running`; Docker's are both.
@@ -165,15 +164,28 @@ impl Facts {
         }
     }
 
+    /// The labels, already masked. What is no object has none.
+    fn labels(&mut self, masked: &str) {
+        let labels = members(masked).unwrap_or_default().into_iter();
+        self.labels = labels
+            .map(|(name, value)| (unquoted(name).into(), text_of(value).into()))
+            .collect();
+    }
+
     fn told(self) -> Summary {
+        let has = |label: &str| self.labels.iter().any(|(name, _)| &**name == label);
         let name = self.name.strip_prefix('/').unwrap_or(&self.name);
         Summary {
             name: Arc::from(name),
             image: self.image.into(),
             running: self.runs,
+            started_ns: time::rfc3339_ns(&self.started_at),
             started_at: self.started_at.into(),
             exit_code: self.exit_code,
-            labels_lie: self.labels_lie,
+            hides_exit_code: has("exitCode"),
+            hides_signal: has("signal"),
+            stop_signal: self.stop_signal,
+            labels: Some(self.labels.into()),
         }
     }
 }
@@ -278,6 +290,10 @@ mod tests {
         document(text.as_bytes(), masker()).expect("it decodes")
     }
 
+    fn label(name: &str, value: &str) -> (Box<str>, Box<str>) {
+        (name.into(), value.into())
+    }
+
     fn field<'a>(document: &'a Document, name: &str) -> Option<&'a str> {
         let mut fields = document.fields.iter();
         fields
@@ -338,8 +354,19 @@ mod tests {
             image: "web:1".into(),
             running: true,
             started_at: "2026-11-22T13:03:02.893254447Z".into(),
+            started_ns: Some(1_795_352_582_893_254_447),
             exit_code: 0,
-            labels_lie: true,
+            hides_exit_code: true,
+            hides_signal: false,
+            stop_signal: None,
+            labels: Some(
+                [
+                    label("exitCode", "9"),
+                    label("web.token", "***"),
+                    label("x", r#"{"u":"http://me:***@h/"}"#),
+                ]
+                .into(),
+            ),
         };
         assert_eq!(document.summary, summary);
     }
@@ -354,7 +381,7 @@ mod tests {
             .replace("pa$$w", "***")
             .replace(r#"a\"b"#, "***")
             .replace("me:secret@", "me:***@");
-        assert_eq!(decoded(INSPECT).json, expected);
+        assert_eq!(&*decoded(INSPECT).json, expected);
     }
 
     #[test]
@@ -441,7 +468,22 @@ mod tests {
                 document.summary.exit_code,
                 if state.contains("137") { 137 } else { 0 }
             );
-            assert!(!document.summary.labels_lie);
+            assert!(!document.summary.hides_exit_code);
+        }
+    }
+
+    #[test]
+    fn a_stop_signal_and_labels_are_told_in_any_form() {
+        let with = |config: &str| decoded(&format!(r#"{{"Id":"a","Config":{config}}}"#)).summary;
+        let stop_signal = |config: &str| with(config).stop_signal;
+        assert_eq!(stop_signal(r#"{"StopSignal":"SIGQUIT"}"#), Some(3));
+        assert_eq!(stop_signal(r#"{"StopSignal":"37"}"#), Some(37));
+        assert_eq!(stop_signal(r#"{"StopSignal":10}"#), Some(10));
+        assert_eq!(stop_signal(r#"{"StopSignal":"no"}"#), None);
+        assert!(with(r#"{"Labels":{"signal":"9"}}"#).hides_signal);
+        for none in ["null", "[]", "{}", "7"] {
+            let labels = with(&format!(r#"{{"Labels":{none}}}"#)).labels;
+            assert_eq!(labels.as_deref(), Some(&[][..]), "{none}");
         }
     }
 
@@ -470,7 +512,7 @@ mod tests {
         let text = format!(
             r#"{{"Id":"a","HostConfig":{{"LogConfig":{deep}}},"Config":{{"Env":{deep}}}}}"#
         );
-        assert_eq!(decoded(&text).json, text);
+        assert_eq!(&*decoded(&text).json, text);
     }
 
     #[test]

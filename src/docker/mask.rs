@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::json::{Cuts, next_string, quoted, unquoted};
+use super::json::{Cuts, compact, next_string, quoted, unquoted};
 
 /// What stands in place of a secret.
 pub const MASK: &str = "***";
@@ -53,18 +53,22 @@ impl Masker {
         self.secrets.is_match(name)
     }
 
-    /// `["NAME=value", …]` with the secret values masked.
+    /// `["NAME=value", …]` with the secret values masked, also those inside of a value that is JSON itself.
     pub(super) fn pairs<'a>(&self, raw: &'a str) -> Cow<'a, str> {
         let mut cuts = Cuts::new(raw);
         let mut at = 0;
         while let Some((open, close)) = next_string(raw, at) {
             at = close;
             let pair = unquoted(&raw[open..close]);
-            if let Some((name, value)) = pair.split_once('=')
-                && !value.is_empty()
-                && self.is_secret(name)
-            {
+            let Some((name, value)) = pair.split_once('=') else {
+                continue;
+            };
+            if self.is_secret(name) && !value.is_empty() {
                 cuts.replace(open, close, &quoted(&format!("{name}={MASK}")));
+            } else if value.starts_with(['{', '['])
+                && let Cow::Owned(masked) = self.members(&compact(value))
+            {
+                cuts.replace(open, close, &quoted(&format!("{name}={masked}")));
             }
         }
         cuts.done()
@@ -92,11 +96,45 @@ impl Masker {
     }
 }
 
+/// Masks the password of each `scheme://user:password@host` and each `user:password@tcp(host)` in a JSON text.
+pub(super) fn without_passwords(text: &str) -> Cow<'_, str> {
+    match without_url_passwords(text) {
+        Cow::Borrowed(text) => without_dsn_passwords(text),
+        Cow::Owned(text) => Cow::Owned(without_dsn_passwords(&text).into_owned()),
+    }
+}
+
+/// Masks the password of each `user:password@protocol(address)`, as Go's database drivers write it. It reaches from the first colon of the word to
+/// the last `@` before the protocol.
+fn without_dsn_passwords(text: &str) -> Cow<'_, str> {
+    let mut cuts = Cuts::new(text);
+    let mut done = 0;
+    for (at, _) in text.match_indices('@') {
+        let protocol = text[at + 1..].find(|c: char| !c.is_ascii_alphanumeric());
+        let Some(length) = protocol.filter(|length| *length > 0) else {
+            continue;
+        };
+        if !text[at + 1 + length..].starts_with('(') {
+            continue;
+        }
+        let word = &text[done..at];
+        let from = word.rfind(['"', '\'', '`', ' ']).map_or(0, |end| end + 1);
+        if let Some(colon) = word[from..].find(':')
+            && from + colon + 1 < word.len()
+            && !word[from + colon..].starts_with("://")
+        {
+            cuts.replace(done + from + colon + 1, at, MASK);
+        }
+        done = at;
+    }
+    cuts.done()
+}
+
 /// Masks the password of each `scheme://user:password@host` in a JSON text.
 ///
 /// The user's part ends at the last `@` before the path. Some passwords hold a `/`, `?` or `#` that should have been escaped: they give
 /// themselves away by what follows the colon being no port, and then the last `@` of the whole word counts.
-pub(super) fn without_url_passwords(text: &str) -> Cow<'_, str> {
+fn without_url_passwords(text: &str) -> Cow<'_, str> {
     let mut cuts = Cuts::new(text);
     let mut at = 0;
     while let Some(found) = text[at..].find("://") {
@@ -226,16 +264,53 @@ mod tests {
             ("image@sha256:abc://", "image@sha256:abc://"),
             ("http://ü:ä@ö", "http://ü:***@ö"),
             ("u:p@h", "u:p@h"),
+            ("u:p@tcp(h:3306)/db", "u:***@tcp(h:3306)/db"),
+            (
+                r#""DSN=u:p@s=s:/w@unix(/s)/db""#,
+                r#""DSN=u:***@unix(/s)/db""#,
+            ),
+            (
+                r#""u:p@tcp(h)/a x:y@tcp(h)/b""#,
+                r#""u:***@tcp(h)/a x:***@tcp(h)/b""#,
+            ),
+            (r"a:b\nu:p\u0026@tcp(h)", r"a:***@tcp(h)"),
+            ("mysql://u:p@tcp(h)/db", "mysql://u:***@tcp(h)/db"),
+            ("u@tcp(h)/db", "u@tcp(h)/db"),
+            ("u:@tcp(h)/db", "u:@tcp(h)/db"),
+            ("a:b@(c)", "a:b@(c)"),
         ] {
-            assert_eq!(without_url_passwords(text), masked, "{text}");
+            assert_eq!(without_passwords(text), masked, "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_inside_of_a_variable_that_is_json_are_masked() {
+        let masker = masker();
+        let masked = |text: &str| {
+            let pairs = serde_json::json!([text]).to_string();
+            let masked = masker.pairs(&pairs).into_owned();
+            let read: Vec<String> = serde_json::from_str(&masked).expect("it stays JSON");
+            read[0].clone()
+        };
+        for (text, expected) in [
+            (
+                r#"C={"db": {"password": "p", "user": "u"}}"#,
+                r#"C={"db":{"password":"***","user":"u"}}"#,
+            ),
+            (r#"C=[{"api_key":"k\"k"}]"#, r#"C=[{"api_key":"***"}]"#),
+            (r#"C={"user": "u"}"#, r#"C={"user": "u"}"#),
+            (r#"C={"password"#, r#"C={"password"#),
+            ("C={", "C={"),
+        ] {
+            assert_eq!(masked(text), expected);
         }
     }
 
     proptest! {
         #[test]
-        fn urls_of_any_sort_do_no_harm(text in "(://|[:@/?#\"\\\\u\\PC0a ]){0,20}") {
+        fn urls_of_any_sort_do_no_harm(text in "(://|@t\\(|[:@/?#\"\\\\u\\PC0a ]){0,20}") {
             let quoted = serde_json::json!({"Id": &text, "Z": "z"}).to_string();
-            let masked = without_url_passwords(&quoted);
+            let masked = without_passwords(&quoted);
             let read: serde_json::Value = serde_json::from_str(&masked).expect("it stays JSON");
             prop_assert_eq!(&read["Z"], "z");
         }

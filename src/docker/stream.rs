@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::time::Instant;
 
 use ureq::Body;
 
@@ -45,12 +46,17 @@ impl Events {
         }
     }
 
-    /// Waits for the next event. `None`: the engine ended the stream in good order, after a whole line. Half a line is never taken for an event.
+    /// Waits until `by` for the next event. `None`: the engine ended the stream in good order, after a whole line. Half a line is never taken for
+    /// an event.
     ///
     /// After [`DockerErrorKind::BadLine`] and [`DockerErrorKind::Timeout`] the stream may be read on; any other error is its end.
-    #[allow(clippy::should_implement_trait)] // Nobody should `for` over a stream whose errors differ so.
-    pub fn next(&mut self) -> Result<Option<Event>, DockerError> {
+    pub fn next(&mut self, by: Instant) -> Result<Option<Event>, DockerError> {
+        self.way.alarm.set(by);
         loop {
+            // Where one event follows the other no read would ever be given up.
+            if by <= Instant::now() && self.end.is_none() {
+                return Err(self.error(DockerErrorKind::Timeout, "nothing more came in time"));
+            }
             while let Some(line) = self.lines.next() {
                 match wire::event(line) {
                     Ok(None) => {}
@@ -161,6 +167,10 @@ mod tests {
         chunk
     }
 
+    fn soon() -> Instant {
+        Instant::now() + PATIENCE
+    }
+
     /// An engine that answers with these bytes and closes.
     fn telling(bytes: Vec<u8>) -> Fake {
         Fake::new(move |listener| {
@@ -171,18 +181,18 @@ mod tests {
         })
     }
 
-    fn opened(fake: &Fake, idle: Duration) -> Events {
+    fn opened(fake: &Fake) -> Events {
         let connection = Connection::new(&fake.address());
-        let events = connection.events("1.41", 1_000_000_002, 3_000_000_000, idle);
+        let events = connection.events("1.41", 1_000_000_002, 3_000_000_000);
         events.expect("it opens")
     }
 
     /// How many events come up to the end, and how it ended.
     fn all(fake: Fake) -> (usize, Result<(), DockerErrorKind>) {
-        let mut events = opened(&fake, PATIENCE);
+        let mut events = opened(&fake);
         let mut count = 0;
         let end = loop {
-            match events.next() {
+            match events.next(soon()) {
                 Ok(Some(event)) => {
                     assert_eq!((&*event.id, event.time_ns), ("ä", 7));
                     count += 1;
@@ -191,7 +201,7 @@ mod tests {
                 Err(error) => break Err(error.kind),
             }
         };
-        let again = events.next().map(|event| assert_eq!(event, None));
+        let again = events.next(soon()).map(|event| assert_eq!(event, None));
         assert_eq!(again.map_err(|error| error.kind), end, "an end stays");
         drop(events);
         fake.finish();
@@ -260,13 +270,13 @@ mod tests {
         let lines = format!("\n\u{1e}{LINE}nonsense\n{LINE}");
         let bytes = [HEAD.as_bytes(), &chunk(lines.as_bytes()), b"0\r\n\r\n"].concat();
         let fake = telling(bytes);
-        let mut events = opened(&fake, PATIENCE);
-        assert!(matches!(events.next(), Ok(Some(_))));
-        let error = events.next().unwrap_err();
+        let mut events = opened(&fake);
+        assert!(matches!(events.next(soon()), Ok(Some(_))));
+        let error = events.next(soon()).unwrap_err();
         assert_eq!(error.kind, DockerErrorKind::BadLine);
         assert!(error.text.contains("`nonsense`"), "{error}");
-        assert!(matches!(events.next(), Ok(Some(_))));
-        assert_eq!(events.next(), Ok(None));
+        assert!(matches!(events.next(soon()), Ok(Some(_))));
+        assert_eq!(events.next(soon()), Ok(None));
         fake.finish();
     }
 
@@ -282,20 +292,14 @@ mod tests {
             send(&mut peer, &chunk(&LINE.as_bytes()[30..]));
             send(&mut peer, b"0\r\n\r\n");
         });
-        let mut events = opened(&fake, SOON);
+        let mut events = opened(&fake);
         let start = Instant::now();
-        assert_eq!(events.next().unwrap_err().kind, DockerErrorKind::Timeout);
+        let error = events.next(start + SOON).unwrap_err();
+        assert_eq!(error.kind, DockerErrorKind::Timeout);
         assert!(start.elapsed() >= SOON, "{:?}", start.elapsed());
         assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
         go.send(()).expect("the script waits");
-        let event = loop {
-            match events.next() {
-                Err(error) if error.kind == DockerErrorKind::Timeout => {
-                    assert!(start.elapsed() < PATIENCE);
-                }
-                event => break event,
-            }
-        };
+        let event = events.next(soon());
         let time_ns = event.map(|event| event.map(|event| event.time_ns));
         assert_eq!(time_ns, Ok(Some(7)));
         fake.finish();
@@ -313,10 +317,10 @@ mod tests {
         let connection = Connection::new(&fake.address());
         let closer = connection.closer();
         let reader = std::thread::spawn(move || {
-            let events = connection.events("1.41", 0, 0, 6 * PATIENCE);
+            let events = connection.events("1.41", 0, 0);
             let mut events = events.expect("it opens");
             opened.send(()).expect("the test waits");
-            events.next()
+            events.next(soon())
         });
         was_opened.recv_timeout(PATIENCE).expect("it opens");
         let start = Instant::now();

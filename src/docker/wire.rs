@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::time;
-use crate::model::{ContainerId, Event, Hello, Row};
+use crate::model::{ContainerId, Event, Hello, Row, Scope};
 
 /// The most characters of a bad text that an error quotes.
 const QUOTED: usize = 120;
@@ -156,6 +156,10 @@ fn in_our_words(wire: WireEvent) -> Event {
         time_ns: match wire.time_nano {
             Some(ns) if ns != 0 => ns,
             _ => wire.time.unwrap_or(0).saturating_mul(1_000_000_000),
+        },
+        scope: match &*wire.scope.0 {
+            "swarm" => Scope::Swarm,
+            _ => Scope::Local,
         },
     };
     if !wire.from.0.is_empty() && event.attribute("image").is_none() {
@@ -306,6 +310,8 @@ struct WireEvent<'a> {
     id: Text<'a>,
     #[serde(borrow)]
     from: Text<'a>,
+    #[serde(borrow)]
+    scope: Text<'a>,
     /// Podman's.
     #[serde(borrow, rename = "HealthStatus")]
     health_status: Text<'a>,
@@ -401,6 +407,9 @@ mod tests {
         let newest = decoded(NEWEST);
         assert_eq!(&*newest.action, "health_status: healthy");
         assert_eq!(newest.time_ns, 1_795_352_584_000_000_001);
+        assert_eq!(newest.scope, Scope::Local);
+        let service = decoded(r#"{"Type":"service","Action":"create","scope":"swarm"}"#);
+        assert_eq!(service.scope, Scope::Swarm);
     }
 
     #[test]

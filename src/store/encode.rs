@@ -18,6 +18,8 @@ pub(super) struct Encoder<'a> {
     pub keys: &'a Keys,
     /// Time to live of a host's and its containers' keys, in seconds.
     pub ttl_s: u64,
+    /// Time to live of a host's hash, in seconds.
+    pub host_ttl_s: u64,
     /// Time to live of shared sets and manifests, in seconds.
     pub shared_ttl_s: u64,
     /// Time to live of `resume`, in seconds.
@@ -103,7 +105,7 @@ impl Encoder<'_> {
         self.commands.push(command);
         self.expire(&hash, self.ttl_s);
         let mut command = Cmd::with_capacity(5, put.document.json.len() + json.len() + 20);
-        command.arg("SET").arg(&json).arg(&put.document.json);
+        command.arg("SET").arg(&json).arg(&*put.document.json);
         command.arg("EX").arg(self.ttl_s);
         self.commands.push(command);
     }
@@ -218,7 +220,7 @@ impl Encoder<'_> {
             .flat_map(|(name, value)| [name, value]);
         let key = self.keys.host(host);
         if self.many("HSET", key.clone(), fields) {
-            self.expire(&key, self.ttl_s);
+            self.expire(&key, self.host_ttl_s);
             self.grow(self.keys.hosts(), [host].into_iter(), self.shared_ttl_s);
         }
         if let Some(resume) = batch.resume_ns {
@@ -229,7 +231,7 @@ impl Encoder<'_> {
 
     fn renewals(&mut self, host: &str, batch: &HostBatch) {
         if batch.renew {
-            self.expire(&self.keys.host(host), self.ttl_s);
+            self.expire(&self.keys.host(host), self.host_ttl_s);
             self.expire(&self.keys.host_containers(host), self.ttl_s);
             self.expire(&self.keys.host_stopped(host), self.ttl_s);
             self.expire(&self.keys.names(host), self.ttl_s);
@@ -277,6 +279,11 @@ impl Encoder<'_> {
                 command
                     .arg("image")
                     .arg(event.attribute("image").unwrap_or(""));
+                if &*event.kind != "container"
+                    && let Some(container) = event.container()
+                {
+                    command.arg("container").arg(container);
+                }
                 command.arg("time").arg(event.time_ns);
                 command
                     .arg("origin")
@@ -290,13 +297,18 @@ impl Encoder<'_> {
                 command.arg("time").arg(self.now.as_nanos().to_string());
             }
             Happening::Run(run) => {
-                command.arg("run").arg(run.run);
+                let what = if run.end.is_some() { "end" } else { "start" };
+                command.arg("what").arg(what);
+                command.arg("run").arg(&run.run);
                 command.arg("entry").arg(&*run.entry);
                 command.arg("type").arg(&run.word);
                 command.arg("subject").arg(&run.subject);
-                command.arg("exit").arg(run.exit.word());
-                command.arg("took_ms").arg(run.took_ms);
-                command.arg("output").arg(&run.output);
+                command.arg("attempt").arg(run.attempt);
+                if let Some(end) = &run.end {
+                    command.arg("exit").arg(end.exit.word());
+                    command.arg("took_ms").arg(end.took_ms);
+                    command.arg("output").arg(&end.output);
+                }
             }
         }
         self.commands.push(command);
@@ -374,8 +386,8 @@ fn by_image<'b>(
 mod tests {
     use super::*;
     use crate::model::{Event, Exit};
-    use crate::store::RunRecord;
     use crate::store::testing::{gone, put, put_with};
+    use crate::store::{RunEnd, RunRecord};
 
     /// The commands of one host's share, a line each.
     fn lines(fill: impl FnOnce(&mut HostBatch)) -> String {
@@ -383,6 +395,7 @@ mod tests {
         let mut encoder = Encoder {
             keys: &keys,
             ttl_s: 360,
+            host_ttl_s: 360,
             shared_ttl_s: 86_400,
             resume_ttl_s: 300,
             stream_maxlen: 10_000,
@@ -548,17 +561,28 @@ PUBLISH p_events refresh_containers:h";
                 kind: "network".into(),
                 action: "connect".into(),
                 id: "n".into(),
-                attributes: vec![("name".into(), "bridge".into())],
+                attributes: vec![
+                    ("name".into(), "bridge".into()),
+                    ("container".into(), "c".into()),
+                ],
                 time_ns: 9,
+                ..Event::default()
             };
             let run = RunRecord {
-                run: 3,
+                run: "1a2b3c4d-3".into(),
                 entry: "greet".into(),
                 word: "die".into(),
                 subject: "web".into(),
-                exit: Exit::Code(2),
-                took_ms: 15,
-                output: "oops".into(),
+                attempt: 2,
+                end: None,
+            };
+            let ended = RunRecord {
+                end: Some(RunEnd {
+                    exit: Exit::Code(2),
+                    took_ms: 15,
+                    output: "oops".into(),
+                }),
+                ..run.clone()
             };
             share.happened = vec![
                 Happening::Event {
@@ -570,6 +594,7 @@ PUBLISH p_events refresh_containers:h";
                     reason: "overrun".into(),
                 },
                 Happening::Run(Arc::new(run)),
+                Happening::Run(Arc::new(ended)),
             ];
             share.forget = true;
             share.notices = vec![Notice::HostDown, Notice::HostUp, Notice::ExpiredHost];
@@ -578,9 +603,10 @@ PUBLISH p_events refresh_containers:h";
 DEL p:hosts:h p:hosts:h:containers p:hosts:h:stopped p:hosts:h:names p:hosts:h:manifest p:hosts:h:resume p:hosts:h:lease p:engines:E@m
 SREM p:hosts h
 ZREM p:alive h
-XADD p:events MAXLEN ~ 10000 * host h type network action connect id n name bridge image  time 9 origin seen
+XADD p:events MAXLEN ~ 10000 * host h type network action connect id n name bridge image  container c time 9 origin seen
 XADD p:events MAXLEN ~ 10000 * host h type docker-cache action gap reason overrun dropped 0 time 1700000000000000005
-XADD p:runs MAXLEN ~ 10000 * host h run 3 entry greet type die subject web exit 2 took_ms 15 output oops
+XADD p:runs MAXLEN ~ 10000 * host h what start run 1a2b3c4d-3 entry greet type die subject web attempt 2
+XADD p:runs MAXLEN ~ 10000 * host h what end run 1a2b3c4d-3 entry greet type die subject web attempt 2 exit 2 took_ms 15 output oops
 PUBLISH p_events host_down:h
 PUBLISH p_events host_up:h
 PUBLISH p_events expired_host:h";

@@ -110,6 +110,11 @@ impl Keys {
         format!("{}:janitor", self.prefix)
     }
 
+    /// String: which agent runs a command that only one is to run, or that it was run.
+    pub fn once(&self, command: u128) -> String {
+        format!("{}:once:{command:032x}", self.prefix)
+    }
+
     /// Channel: notices of changes.
     pub fn channel(&self) -> String {
         format!("{}_events", self.prefix)
@@ -124,7 +129,7 @@ pub mod field {
     pub const UPDATE_INTERVAL: &str = "update_interval";
     /// `up`, `down`, `lost`, `stopped`.
     pub const STATUS: &str = "status";
-    /// Commands that run, a line each; only with handlers.
+    /// Commands that run, a line of JSON each; only with handlers.
     pub const RUNNING_JOBS: &str = "running_jobs";
     /// Names the last transaction that wrote into a stream.
     pub const LAST_BATCH: &str = "last_batch";

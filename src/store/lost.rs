@@ -107,10 +107,9 @@ impl RedisStore {
             .get(2)
             .and_then(|reply| text(reply)?.parse::<f64>().ok())
             .unwrap_or(self.options.interval.as_secs_f64());
-        // Who stopped in good order may be back soon, also when its engine has long been away: its time counts from the stop.
-        let stopped = status.as_deref() == Some("stopped");
-        let since = |updated: i64| if stopped { updated.max(score) } else { updated };
-        let old = updated.is_none_or(|updated| (now - since(updated)) as f64 >= 2.0 * interval);
+        // Its agent may be back soon, also when its engine has long been away: the time counts from the last that was heard of either.
+        let heard = updated.unwrap_or(0).max(score);
+        let old = status.is_none() || (now - heard) as f64 >= 2.0 * interval;
         Ok(Some(Dead {
             id,
             score,

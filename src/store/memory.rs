@@ -92,7 +92,9 @@ impl Memory {
 /// Is this key one of those that say what is, and not who says it?
 pub fn is_lasting(key: &str) -> bool {
     let passing = [":lease", ":janitor", ":alive", ":events", ":runs"];
-    !key.contains(":engines:") && !passing.iter().any(|end| key.ends_with(end))
+    !key.contains(":engines:")
+        && !key.contains(":once:")
+        && !passing.iter().any(|end| key.ends_with(end))
 }
 
 /// What a command answers.

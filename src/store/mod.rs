@@ -12,6 +12,7 @@ mod link;
 mod lost;
 #[cfg(test)]
 pub mod memory;
+mod once;
 mod open;
 pub mod redis;
 mod sweep;
@@ -25,6 +26,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::model::{ContainerId, Document, EngineIndex, Event, Exit};
+
+pub use once::{OnceAsk, OnceState, OnceWish};
 
 /// The operations on the central store. After an `Err` the connection is gone, and nothing but [`Store::open`] may be called.
 pub trait Store: Send {
@@ -49,6 +52,9 @@ pub trait Store: Send {
     /// Removes members of shared sets that no manifest explains, if this agent is the janitor; once an interval.
     fn sweep(&mut self) -> Result<Swept, StoreError>;
 
+    /// Takes, renews or ends leases on commands that only one agent is to run; answers who has each of them, in the same order.
+    fn once(&mut self, asks: &[OnceAsk]) -> Result<Vec<OnceState>, StoreError>;
+
     /// Gives the leases of these hosts back, with `status` `stopped`.
     fn release(&mut self, hosts: &[EngineIndex]) -> Result<(), StoreError>;
 }
@@ -58,6 +64,8 @@ pub trait Store: Send {
 pub struct Claim {
     /// Which.
     pub host: EngineIndex,
+    /// Its id; the first claim of a host tells it.
+    pub id: Arc<str>,
     /// `<engine id>@<engine's host name>`, once the engine said it: no other host id may report the same engine.
     pub identity: Option<Arc<str>>,
 }
@@ -120,7 +128,7 @@ pub struct Found {
     pub resume_ns: Option<i64>,
     /// Its containers, as the store has them.
     pub audit: Audit,
-    /// `running_jobs` of its hash: commands that ran when the last agent wrote last, a line each.
+    /// `running_jobs` of its hash: commands that ran when the last agent wrote last, a line of JSON each.
     pub running_jobs: String,
     /// What ran according to the store: only where handlers may want to know what changed meanwhile.
     pub runs: Vec<FoundRun>,
@@ -258,22 +266,31 @@ pub enum Happening {
         /// Why.
         reason: String,
     },
-    /// `<p>:runs`: a command ended.
+    /// `<p>:runs`: a command was started, or ended.
     Run(Arc<RunRecord>),
 }
 
 /// What a handler did, for `<p>:runs`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RunRecord {
-    /// The run's number in this process.
-    pub run: u64,
+    /// The run's id.
+    pub run: String,
     /// The entry's name.
     pub entry: Arc<str>,
     /// The event's word.
     pub word: String,
     /// The container's name or the object's id.
     pub subject: String,
-    /// How it ended.
+    /// Which try it is, from 1.
+    pub attempt: u32,
+    /// How it ended; `None` when it was started.
+    pub end: Option<RunEnd>,
+}
+
+/// How a command ended, for `<p>:runs`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunEnd {
+    /// By what.
     pub exit: Exit,
     /// How long it took, in ms.
     pub took_ms: u64,

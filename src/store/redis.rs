@@ -1,7 +1,7 @@
 //! The central store as it is: a Redis, or whatever speaks its protocol and has transactions.
 //!
 //! One connection, used by the thread that calls, which waits for each request's answers. `fence` has the transactions, `open` and `take` the leases,
-//! `lost` and `sweep` what other agents left.
+//! `once` those of commands, `lost` and `sweep` what other agents left.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,8 +15,8 @@ use super::fence::{LEASE_MS, Pending, REQUEST_LIMIT, Ran, Transaction};
 use super::keys::{Keys, field};
 use super::link::{self, Link, Wire, number, text, texts};
 use super::{
-    Applied, Audit, Batch, Beaten, Burial, Claim, Fenced, Holder, HostBatch, Opened, Store,
-    StoreError, Swept, Taken,
+    Applied, Audit, Batch, Beaten, Burial, Claim, Fenced, Holder, HostBatch, OnceAsk, OnceState,
+    Opened, Store, StoreError, Swept, Taken,
 };
 use crate::config::CacheTarget;
 use crate::model::EngineIndex;
@@ -26,6 +26,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long shared sets live at least, in seconds.
 const DAY_S: u64 = 86_400;
+
+/// Whoever finds an agent dead says so in its host's hash, which must live longer than its lease and the search for it; in seconds.
+const SEARCH_S: u64 = 30;
 
 /// The most overdue hosts that a heartbeat asks for.
 const OVERDUE: &str = "100";
@@ -39,8 +42,6 @@ pub struct Options {
     pub shown_url: String,
     /// The first word of every key.
     pub prefix: String,
-    /// Host ids, by engine.
-    pub hosts: Vec<Arc<str>>,
     /// Time to live of containers' and hosts' keys: three intervals.
     pub ttl: Duration,
     /// Time between two full resyncs.
@@ -81,6 +82,8 @@ pub struct RedisStore {
     pub(super) broken: Option<StoreError>,
     /// When the present request must be over.
     pub(super) deadline: Instant,
+    /// The ids of all hosts that were ever claimed.
+    pub(super) ids: BTreeMap<EngineIndex, Arc<str>>,
     /// The hosts that are ours.
     pub(super) held: BTreeMap<EngineIndex, Hold>,
     /// Leases that are watched, as they were read.
@@ -112,6 +115,7 @@ impl RedisStore {
             link: None,
             broken: None,
             deadline: Instant::now() + REQUEST_LIMIT,
+            ids: BTreeMap::new(),
             held: BTreeMap::new(),
             armed: BTreeMap::new(),
             sequence: 0,
@@ -121,9 +125,9 @@ impl RedisStore {
         }
     }
 
-    /// The id of a host.
+    /// The id of a host; empty for one that was never claimed, of which nothing is ever written.
     pub(super) fn host(&self, host: EngineIndex) -> &str {
-        &self.options.hosts[host.at()]
+        self.ids.get(&host).map_or("", |id| id)
     }
 
     pub(super) fn encoder(&self) -> Encoder<'_> {
@@ -131,6 +135,7 @@ impl RedisStore {
         Encoder {
             keys: &self.keys,
             ttl_s,
+            host_ttl_s: ttl_s.max(SEARCH_S),
             shared_ttl_s: ttl_s.max(DAY_S),
             resume_ttl_s: seconds(self.options.replay_max_age),
             stream_maxlen: self.options.stream_maxlen,
@@ -226,14 +231,14 @@ impl RedisStore {
     }
 
     /// Which of these engines are reported under another host id, by what the heartbeat read.
-    fn elsewhere(&mut self, claims: &[Claim], replies: &[Value]) -> Fenced {
+    /// Those hosts are given up.
+    fn elsewhere(&mut self, claims: &[Claim], replies: &[Value]) -> Result<Fenced, StoreError> {
         let mut fenced = Fenced::default();
         let claims = claims.iter().filter(|claim| claim.identity.is_some());
         for (claim, replies) in claims.zip(replies.chunks(3)) {
             match replies.get(2).and_then(text) {
                 Some(owner) if owner != self.host(claim.host) => {
                     fenced.held.push((claim.host, Holder::Host(owner)));
-                    self.held.remove(&claim.host);
                 }
                 _ => {
                     if let Some(hold) = self.held.get_mut(&claim.host) {
@@ -242,7 +247,9 @@ impl RedisStore {
                 }
             }
         }
-        fenced
+        let hosts: Vec<_> = fenced.held.iter().map(|(host, _)| *host).collect();
+        self.give_back(&hosts, Farewell::ForGood)?;
+        Ok(fenced)
     }
 }
 
@@ -265,6 +272,7 @@ impl Store for RedisStore {
             let identity = identity.and_then(|hold| hold.identity.as_deref());
             encoder.host(self.host(share.host), identity, share);
         }
+        let host_ttl_s = encoder.host_ttl_s.to_string();
         let (mut body, touched) = (encoder.commands, encoder.touched);
         // A stream's entry is there twice if the transaction is run twice, so one whose reply was lost must be known by more than its lease.
         let told = |share: &&HostBatch| !share.happened.is_empty() && !share.forget;
@@ -272,9 +280,8 @@ impl Store for RedisStore {
         let mark = told.map(|host| (host, format!("{}:{}", self.options.boot, self.sequence)));
         if let Some((host, mark)) = &mark {
             let key = self.keys.host(self.host(*host));
-            let ttl = seconds(self.options.ttl).to_string();
             body.push(plain(&["HSET", &key, field::LAST_BATCH, mark]));
-            body.push(plain(&["EXPIRE", &key, &ttl]));
+            body.push(plain(&["EXPIRE", &key, &host_ttl_s]));
         }
         let mut images: Vec<String> = batch
             .hosts
@@ -320,7 +327,7 @@ impl Store for RedisStore {
                 Ok(ran) => ran,
                 Err(fenced) => return Ok(Beaten::Fenced(fenced)),
             };
-            let fenced = self.elsewhere(claims, &replies);
+            let fenced = self.elsewhere(claims, &replies)?;
             if fenced != Fenced::default() {
                 return Ok(Beaten::Fenced(fenced));
             }
@@ -347,8 +354,29 @@ impl Store for RedisStore {
         self.sweep_sets()
     }
 
+    fn once(&mut self, asks: &[OnceAsk]) -> Result<Vec<OnceState>, StoreError> {
+        self.begin();
+        self.ask_once(asks)
+    }
+
     fn release(&mut self, hosts: &[EngineIndex]) -> Result<(), StoreError> {
         self.begin();
+        self.give_back(hosts, Farewell::Stopped)
+    }
+}
+
+/// Why a host is given back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    /// We stop; a successor may be here soon.
+    Stopped,
+    /// Its engine is reported under another host id: the next who looks expires it.
+    ForGood,
+}
+
+impl RedisStore {
+    /// Gives hosts back, as far as they are ours.
+    fn give_back(&mut self, hosts: &[EngineIndex], why: Farewell) -> Result<(), StoreError> {
         loop {
             let mut ours = hosts.to_vec();
             ours.retain(|host| self.held.contains_key(host));
@@ -361,7 +389,7 @@ impl Store for RedisStore {
             let exist = self.ask(&exist.collect::<Vec<_>>())?;
             let mut body = Vec::new();
             for (host, exists) in ours.iter().zip(exist) {
-                self.farewell(*host, number(&exists) == Some(1), &mut body);
+                self.farewell(*host, why, number(&exists) == Some(1), &mut body);
             }
             let transaction = Transaction {
                 hosts: ours.clone(),
@@ -375,20 +403,17 @@ impl Store for RedisStore {
             }
         }
     }
-}
 
-impl RedisStore {
     /// Gives one host back. From now on it counts as overdue, so that somebody sees to it if no successor does.
-    fn farewell(&self, host: EngineIndex, reported: bool, body: &mut Vec<Cmd>) {
+    fn farewell(&self, host: EngineIndex, why: Farewell, reported: bool, body: &mut Vec<Cmd>) {
         let id = self.host(host);
         let now = self.now().as_secs().to_string();
         if reported {
-            body.push(plain(&[
-                "HSET",
-                &self.keys.host(id),
-                field::STATUS,
-                "stopped",
-            ]));
+            let hash = self.keys.host(id);
+            body.push(match why {
+                Farewell::Stopped => plain(&["HSET", &hash, field::STATUS, "stopped"]),
+                Farewell::ForGood => plain(&["DEL", &hash]),
+            });
             body.push(plain(&["ZADD", &self.keys.alive(), &now, id]));
         } else {
             body.push(plain(&["ZREM", &self.keys.alive(), id]));

@@ -9,7 +9,7 @@ use super::encode::plain;
 use super::fence::{LEASE_MS, TRIES, Transaction};
 use super::keys::field;
 use super::link::{items, number, pairs, text, texts};
-use super::redis::RedisStore;
+use super::redis::{RedisStore, seconds};
 use super::{Audit, Claim, Found, FoundRun, Holder, StoreError, Taken};
 use crate::model::{ContainerId, EngineIndex, digest};
 
@@ -22,6 +22,8 @@ const CHUNK: usize = 500;
 impl RedisStore {
     /// Tries to get the leases, and reads what is there of the hosts that it got.
     pub(super) fn take_hosts(&mut self, claims: &[Claim]) -> Result<Vec<Taken>, StoreError> {
+        let ids = claims.iter().map(|claim| (claim.host, claim.id.clone()));
+        self.ids.extend(ids);
         let mut taken = Vec::with_capacity(claims.len());
         for claims in claims.chunks(CLAIMS) {
             let holders = self.take_leases(claims)?;
@@ -105,12 +107,22 @@ impl RedisStore {
     fn taking(&self, free: &[&Claim]) -> Transaction {
         let limit = LEASE_MS.to_string();
         let until = (self.now().as_secs() + LEASE_MS / 1000).to_string();
+        let ttl = seconds(self.options.ttl).to_string();
         let mut alive = redis::cmd("ZADD");
         alive.arg(self.keys.alive());
         let mut body = Vec::new();
         for claim in free {
             let id = self.host(claim.host);
             alive.arg(&until).arg(id);
+            // What is found now must still be there when the first report is written against it.
+            for key in [
+                self.keys.host(id),
+                self.keys.host_containers(id),
+                self.keys.host_stopped(id),
+                self.keys.names(id),
+            ] {
+                body.push(plain(&["EXPIRE", &key, &ttl]));
+            }
             if let Some(identity) = &claim.identity {
                 let key = self.keys.engine(identity);
                 body.push(plain(&["SET", &key, id, "PX", &limit]));

@@ -103,7 +103,6 @@ pub fn options(socket: PathBuf, boot: &str) -> Options {
         },
         shown_url: "unix:///private".to_owned(),
         prefix: "docker".to_owned(),
-        hosts: ["a", "b", "c"].map(Arc::from).to_vec(),
         ttl: Duration::from_secs(360),
         interval: Duration::from_secs(120),
         replay_max_age: Duration::from_secs(300),
@@ -228,11 +227,20 @@ fn pass(mut from: UnixStream, mut to: UnixStream, left: Option<Arc<AtomicUsize>>
     let _ = to.shutdown(Shutdown::Both);
 }
 
+pub fn host_id(host: u32) -> Arc<str> {
+    match u8::try_from(host) {
+        Ok(letter @ 0..26) => char::from(b'a' + letter).to_string().into(),
+        _ => format!("h{host}").into(),
+    }
+}
+
+/// Claims of the hosts `a`, `b`, … and beyond these `h26`, `h27`, …
 pub fn claims(hosts: &[u32]) -> Vec<Claim> {
     hosts
         .iter()
         .map(|host| Claim {
             host: EngineIndex(*host),
+            id: host_id(*host),
             identity: Some(format!("engine{host}@machine{host}").into()),
         })
         .collect()
@@ -254,7 +262,7 @@ pub fn put_with(id: &str, image: &str, running: bool, fields: &[(&str, &str)]) -
         id: id.into(),
         document: Arc::new(Document {
             fields: all,
-            json: format!("{{\"Id\":\"{id}\"}}"),
+            json: format!("{{\"Id\":\"{id}\"}}").into(),
             digest: 1,
             summary: Summary {
                 name: format!("name-{id}").into(),

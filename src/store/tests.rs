@@ -362,22 +362,20 @@ fn a_touched_lease_that_still_is_ours_does_not_stop_the_writer() {
 fn more_hosts_than_are_watched_at_once_are_fenced_as_well() {
     let server = Server::start(&[]);
     let mut client = server.client();
-    let mut options = options(server.socket(), "boot");
-    options.hosts = (0..150).map(|host| format!("h{host}").into()).collect();
-    let mut store = RedisStore::new(options);
+    let mut store = server.store("boot");
     store.open().expect("open");
     let all: Vec<u32> = (0..150).collect();
     let taken = store.take(&claims(&all)).expect("take");
     assert!(taken.iter().all(|taken| taken.outcome.is_ok()));
     assert_eq!(overdue(store.beat(&claims(&all))), [] as [&str; 0]);
     done(store.apply(&report(149, vec![put("c1", "i")])));
-    client.ask("DEL docker:hosts:h7:lease");
+    client.ask("DEL docker:hosts:h:lease");
     assert_eq!(
         fenced(store.apply(&report(7, vec![]))).lost,
         [EngineIndex(7)]
     );
     done(store.apply(&report(8, vec![put("c2", "i")])));
-    client.ask("SET docker:hosts:h9:lease other:1");
+    client.ask("SET docker:hosts:j:lease other:1");
     let Ok(Beaten::Fenced(fenced)) = store.beat(&claims(&all)) else {
         panic!("a host that is not held was renewed");
     };
@@ -431,6 +429,7 @@ fn one_engine_is_reported_under_one_host_id() {
     second.open().expect("open");
     let same = vec![Claim {
         host: B,
+        id: host_id(1),
         identity: claims(&[0])[0].identity.clone(),
     }];
     let taken = second.take(&same).expect("take");
@@ -439,6 +438,7 @@ fn one_engine_is_reported_under_one_host_id() {
     // It may come to light only when the engine is asked who it is.
     let unknown = vec![Claim {
         host: B,
+        id: host_id(1),
         identity: None,
     }];
     assert!(second.take(&unknown).expect("take")[0].outcome.is_ok());
@@ -448,12 +448,15 @@ fn one_engine_is_reported_under_one_host_id() {
     assert_eq!(found.held, [(B, Holder::Host("a".into()))]);
     assert_eq!(fenced(second.apply(&report(1, vec![]))).lost, [B]);
     assert_eq!(overdue(first.beat(&claims(&[0]))), [] as [&str; 0]);
+    assert_eq!(client.list("ZRANGE docker:alive 0 -1"), ["a"]);
+    assert_eq!(client.text("EXISTS docker:hosts:b:lease"), "0");
     // Both in one process, in one request.
     let mut twice = server.store("boot3");
     twice.open().expect("open");
     let identity: Option<Arc<str>> = Some("x@y".into());
     let two = [1, 2].map(|host| Claim {
         host: EngineIndex(host),
+        id: host_id(host),
         identity: identity.clone(),
     });
     client.ask("DEL docker:hosts:b:lease");
@@ -802,6 +805,54 @@ fn a_host_that_was_stopped_is_expired_without_being_lost() {
 }
 
 #[test]
+fn a_host_whose_engine_is_reported_under_another_id_is_expired_at_once() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut first = server.holding("boot1", &[0]);
+    let mut second = server.store("boot2");
+    second.open().expect("open");
+    // Its engine has not answered yet; what stands there is from an earlier life.
+    let mut claim = claims(&[1]);
+    let identity = claims(&[0])[0].identity.clone();
+    claim[0].identity = None;
+    assert!(second.take(&claim).expect("take")[0].outcome.is_ok());
+    done(second.apply(&report(1, vec![put("c1", "i")])));
+    claim[0].identity = identity;
+    let Ok(Beaten::Fenced(found)) = second.beat(&claim) else {
+        panic!("the same engine was reported twice");
+    };
+    assert_eq!(found.held, [(B, Holder::Host("a".into()))]);
+    let mut burials = Vec::new();
+    until("it is expired", || {
+        for id in overdue(first.beat(&claims(&[0]))) {
+            burials.extend(first.bury(&[id]).expect("bury"));
+        }
+        !burials.is_empty()
+    });
+    assert_eq!(burials, [Burial::Expired("b".into(), 1)]);
+    assert_eq!(client.list("SMEMBERS docker:hosts"), [] as [&str; 0]);
+    assert_eq!(client.text("EXISTS docker:containers:c1"), "0");
+}
+
+#[test]
+fn a_host_whose_engine_was_long_away_is_expired_two_intervals_after_its_agent_died() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut dead = server.holding("dead", &[0]);
+    done(dead.apply(&report(0, vec![put("c1", "i")])));
+    client.ask("HSET docker:hosts:a last_update 1 status down");
+    client.ask("DEL docker:hosts:a:lease");
+    let now: u64 = client.list("TIME")[0].parse().expect("seconds");
+    client.ask(&format!("ZADD docker:alive {} a", now - 1));
+    let mut other = server.holding("other", &[1]);
+    let mut bury = || other.bury(&["a".into()]).expect("bury");
+    assert_eq!(bury(), [Burial::Lost("a".into())]);
+    assert_eq!(bury(), [], "its containers may well run on");
+    client.ask("ZADD docker:alive 1 a");
+    assert_eq!(bury(), [Burial::Expired("a".into(), 1)]);
+}
+
+#[test]
 fn the_janitor_removes_what_no_manifest_explains() {
     let server = Server::start(&[]);
     let mut client = server.client();
@@ -864,6 +915,7 @@ fn streams_and_notices() {
         id: "c1".into(),
         attributes: vec![("image".into(), "i".into()), ("name".into(), "web".into())],
         time_ns: 5,
+        ..Event::default()
     };
     done(store.apply(&batch(0, |share| {
         share.happened = vec![

@@ -1,7 +1,7 @@
 //! What runs where stands in Redis: each change at once, with its notice; all of it, and nothing else.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::containers::Spec;
 use crate::engine::http::Place;
@@ -12,11 +12,11 @@ use crate::kit::listen::{Monitor, Notices};
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
 use crate::kit::redis::{Redis, ask};
-use crate::kit::stage::{SOON, Stage, engine};
+use crate::kit::scene::{SOON, Stage, engine};
 use crate::kit::{seconds, wait_until};
 
 #[test]
-fn ten_containers_that_come_and_go_leave_redis_equal_to_docker_ps() {
+fn timed_ten_containers_that_come_and_go_leave_redis_equal_to_docker_ps_within_2_s() {
     need!(redis, dockerd);
     let redis = Redis::start();
     let engine = Dockerd::start();
@@ -46,10 +46,15 @@ fn ten_containers_that_come_and_go_leave_redis_equal_to_docker_ps() {
             scope.spawn(move || live(number));
         }
     });
+    let ended = Instant::now();
+    let running = engine.docker.running();
+    assert_eq!(running.len(), 4);
     oracle::settle(&redis, "docker", SOON, || {
-        vec![Host::up("h", engine.docker.running())]
+        vec![Host::up("h", running.clone())]
     });
-    assert_eq!(engine.docker.running().len(), 4);
+    let took = ended.elapsed();
+    println!("equal to `docker ps` after {took:?}");
+    assert!(took < seconds(2), "{took:?}");
 }
 
 /// A health check that succeeds once there is a file.
@@ -201,18 +206,26 @@ fn with_all_stopped_containers_stay_until_they_are_removed() {
     need!(redis, docker);
     let real = Real::start(&["--all"]);
     let docker = &real.machine.docker;
-    let created = docker.docker(&[
-        "create",
-        "--label",
-        &docker.label,
-        "--name",
-        &format!("{}z", docker.prefix),
-        &docker.image,
-        "true",
-    ]);
-    real.belongs("new_container", &created, "docker:hosts:h:stopped", true);
-    let id = docker.run("a", &[], &[]);
-    real.belongs("new_container", &id, "docker:containers", true);
+    let create = |name: &str, command: &[&str]| {
+        let name = format!("{}{name}", docker.prefix);
+        let mut words = vec![
+            "create",
+            "--label",
+            &docker.label,
+            "--name",
+            &name,
+            &docker.image,
+        ];
+        words.extend(command);
+        let id = docker.docker(&words);
+        real.belongs("new_container", &id, "docker:hosts:h:stopped", true);
+        id
+    };
+    let created = create("z", &["true"]);
+    // Each step waits for the one before: what runs a moment after it was made may be told of once or twice.
+    let id = create("a", &["sleep", "1000"]);
+    real.docker(&["start", &id]);
+    real.belongs("update_container", &id, "docker:containers", true);
     real.docker(&["kill", &id]);
     real.shows("update_container", &id, "state_exitcode", |text| {
         text == "137"

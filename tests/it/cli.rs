@@ -146,7 +146,8 @@ fn a_wrong_command_line_ends_with_2_and_names_what_was_meant() {
         ("-updateIntervall=2m", "did you mean `--update-interval`?"),
         ("-cahce=redis://x", "did you mean `--cache`?"),
         ("-v", "there is no option `-v`"),
-        ("fire", "`fire` is a reserved word"),
+        ("cache", "`cache` is a reserved word"),
+        ("fire", "`fire` lacks its file"),
         (
             "-updateInterval=2",
             "--update-interval: `2` is no duration: a unit is missing",

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::engine::containers::Spec;
-use crate::faults_setting::engine;
 use crate::kit::agent::Agent;
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
 use crate::kit::redis::Redis;
+use crate::kit::scene::engine;
 use crate::kit::{seconds, wait_until};
 
 /// A host: its engine, and its agent while there is one.
@@ -97,7 +97,8 @@ impl Notices {
 }
 
 #[test]
-fn fault_23_a_dead_host_is_said_to_be_lost_within_15_s_and_expired_once_by_one_of_ten_agents() {
+fn timed_fault_23_a_dead_host_is_said_to_be_lost_within_15_s_and_expired_once_by_one_of_ten_agents()
+{
     need!(redis);
     let redis = Redis::start();
     let mut ten: Vec<Site> = (0..10).map(|at| Site::new(&format!("h{at}"), 4)).collect();

@@ -2,122 +2,129 @@
 // Measured figures are for who runs a test by hand.
 #![allow(clippy::print_stdout)]
 
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::engine::containers::Spec;
+use crate::kit::agent::Agent;
 use crate::kit::docker::Dockerd;
 use crate::kit::http::post;
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
+use crate::kit::pulse::Pulse;
 use crate::kit::scene::Scene;
+use crate::kit::times::Times;
 use crate::kit::{seconds, wait_until};
 
-/// What ends up right within a second or three does so within this on two busy processors.
-const SOON: Duration = Duration::from_secs(60);
+/// So long an engine waits for one who does not read, and a little less.
+const WAITS: Duration = Duration::from_millis(95);
+
+/// After so many events a busy machine may need so long.
+const LATER: Duration = seconds(60);
 
 #[test]
-fn fault_7_redis_down_while_20000_events_flow_makes_no_engine_wait_and_no_handler_late() {
+fn timed_fault_7_redis_down_while_20000_events_flow_makes_no_engine_wait_and_no_handler_late() {
     need!(redis);
     const EVENTS: u64 = 20_000;
     let mut scene = Scene::new();
-    let engine = scene.engine("d");
+    let (engine, calm) = (scene.engine("d"), scene.engine("c"));
     let ids: Vec<String> = (0..20)
         .map(|number| engine.run(Spec::named(&format!("c{number}"))))
         .collect();
-    let agent = scene.watch(&[("h", &engine.url())], &["-updateInterval=5s"]);
-    scene.settle(SOON, &[("h", &engine)]);
+    let agent = scene.watch(
+        &[("h", &engine.url()), ("calm", &calm.url())],
+        &["-updateInterval=5s"],
+    );
     let rss_before = agent.rss_kb();
+    let both = [("h", &engine), ("calm", &calm)];
+    scene.settle(LATER, &both);
     scene.redis.kill9();
 
-    let (mut worst, mut late) = (Duration::ZERO, Duration::ZERO);
-    let began = Instant::now();
-    let mut wanted = Vec::new();
-    for number in 0..EVENTS {
-        let id = &ids[number as usize % ids.len()];
-        let called = Instant::now();
-        if number % 4000 == 2000 {
-            engine.rename(id, &format!("r{number}"));
-            wanted.push(format!("h rename r{number}"));
-            wait_until(SOON, "the handler runs", || {
-                scene.runs().contains_key(&wanted[wanted.len() - 1])
-            });
-            late = late.max(called.elapsed());
-        } else {
+    let mut calls = Vec::new();
+    // They flow, at 2,000 a second: a storm is another fault.
+    let mut flow = || {
+        let began = Instant::now();
+        for number in 0..EVENTS / 2 {
+            let id = &ids[number as usize % ids.len()];
+            let called = Instant::now();
             engine.update(id, number << 20);
-            worst = worst.max(called.elapsed());
+            calls.push(called.elapsed());
+            let next = began + Duration::from_micros(500) * number as u32;
+            sleep(next.saturating_duration_since(Instant::now()));
         }
-    }
+    };
+    // Handlers of the engine of the events itself, and of another.
+    let own = Pulse::of(&scene, "h", &engine).of_handlers();
+    own.is_in_time("without Redis", &mut flow);
+    let other = Pulse::of(&scene, "calm", &calm).of_handlers();
+    other.is_in_time("without Redis, another engine", &mut flow);
+    let calls: Times = calls.into_iter().collect();
     println!(
-        "{EVENTS} events in {:?}; the engine waited {worst:?} at most, a handler {late:?}; {} kB before, {} kB after",
-        began.elapsed(),
-        rss_before,
+        "an event cost the engine: {calls}; {rss_before} kB before, {} kB after",
         agent.rss_kb()
     );
     let spared = spared(&engine);
-    assert!(worst < seconds(1), "{worst:?}");
-    assert!(late < seconds(2), "{late:?}");
+    assert!(calls.percentile(99) < Duration::from_millis(10), "{calls}");
+    assert!(calls.worst() < WAITS, "{calls}");
     assert!(agent.rss_kb() < 128 << 10, "{} kB", agent.rss_kb());
+    drop((own, other));
     scene.redis.restart();
-    scene.settle(SOON, &[("h", &engine)]);
-    let lines: Vec<&str> = wanted.iter().map(String::as_str).collect();
-    scene.expect_runs(SOON, &lines);
+    scene.settle(LATER, &both);
     assert!(!spared || scene.number("h", "gaps") == 0, "{}", agent.log());
 }
 
 #[test]
-fn fault_7_docker_rename_takes_as_long_with_redis_down_as_with_no_agent_at_all() {
+fn timed_fault_7_docker_rename_takes_as_long_with_redis_down_as_with_no_agent_at_all() {
     need!(redis, dockerd);
     // More than a queue of 1,024 and the buffers of a socket hold.
-    const RENAMES: usize = 1800;
+    const RENAMES: usize = 1500;
+    const CONTAINERS: usize = 8;
     let mut scene = Scene::new();
-    let dockerd = Dockerd::start();
-    let id = dockerd.run("a", &[], &[]);
-    let place = dockerd.docker.place();
-    let rename = |number: usize| {
-        let name = format!("{}r{number}", dockerd.docker.prefix);
+    let engines = [Dockerd::start(), Dockerd::start()];
+    let ids = [0, 1].map(|at: usize| {
+        let run = |number| engines[at].run(&format!("c{number}"), &[], &[]);
+        (0..CONTAINERS).map(run).collect::<Vec<String>>()
+    });
+    let rename = |at: usize, number: usize| {
+        let (id, prefix) = (&ids[at][number % CONTAINERS], &engines[at].docker.prefix);
+        let path = format!("/containers/{id}/rename?name={prefix}r{number}");
         let began = Instant::now();
-        let reply = post(&place, &format!("/containers/{id}/rename?name={name}"));
+        let reply = post(&engines[at].docker.place(), &path);
         assert_eq!(reply.status, 204, "{}", reply.body);
         began.elapsed()
     };
-    let median = |mut times: Vec<Duration>| {
-        times.sort();
-        times[times.len() / 2]
-    };
-    let alone = median((0..200).map(rename).collect());
-    // The handler's commands would only compete for the processors.
-    let url = format!("-docker={}", dockerd.docker.url);
-    let cache = format!("-cache={}", scene.redis.url());
-    let agent = crate::kit::agent::Agent::start(&["-id=real", &url, &cache, "-updateInterval=5s"]);
+    // One of the two has an agent; its handlers' commands would only compete for the processors.
+    let place = engines[0].docker.place();
+    let agent = Agent::watch("real", &engines[0].docker.url, &scene.redis.url(), 5);
     let settle = |scene: &Scene| {
-        oracle::settle(&scene.redis, "docker", SOON, || {
-            vec![Host::up("real", dockerd.docker.running()).at(&place)]
+        oracle::settle(&scene.redis, "docker", LATER, || {
+            vec![Host::up("real", engines[0].docker.running()).at(&place)]
         });
     };
     settle(&scene);
     scene.redis.kill9();
-    let times: Vec<Duration> = (200..RENAMES).map(rename).collect();
-    let slow = times
-        .iter()
-        .filter(|time| **time > Duration::from_millis(95))
-        .count();
-    let watched = median(times);
-    println!(
-        "a rename takes {alone:?} alone, {watched:?} watched; {slow} of {RENAMES} took 100 ms"
-    );
-    assert!(
-        watched < 4 * alone + Duration::from_millis(10),
-        "{alone:?}, {watched:?}"
-    );
-    assert!(slow < RENAMES / 20, "{slow} renames waited");
+    let (mut watched, mut alone) = (Vec::new(), Vec::new());
+    for number in 0..RENAMES {
+        watched.push(rename(0, number));
+        alone.push(rename(1, number));
+    }
+    let (watched, alone): (Times, Times) =
+        (watched.into_iter().collect(), alone.into_iter().collect());
+    println!("a rename alone: {alone}");
+    println!("a rename watched: {watched}");
+    // What is left of a difference is the engine's own work for the agent's inspects, and noise.
+    let (with, without) = (watched.median(), alone.median());
+    let bound = without * 5 / 4 + Duration::from_millis(1);
+    assert!(with < bound, "{with:?} with, {without:?} without");
+    assert!(watched.percentile(99) < WAITS, "{watched}");
     scene.redis.restart();
     settle(&scene);
     assert_eq!(scene.number("real", "gaps"), 0, "{}", agent.log());
 }
 
 #[test]
-fn fault_8_a_storm_of_health_checks_drops_nothing_and_is_over_within_a_second_of_its_end() {
+fn timed_fault_8_a_storm_of_health_checks_drops_nothing_and_is_over_within_a_second_of_its_end() {
     need!(redis);
     const CONTAINERS: usize = 300;
     const ROUNDS: usize = 10;
@@ -126,8 +133,15 @@ fn fault_8_a_storm_of_health_checks_drops_nothing_and_is_over_within_a_second_of
     let ids: Vec<String> = (0..CONTAINERS)
         .map(|number| engine.run(Spec::named(&format!("c{number}")).health_check()))
         .collect();
-    let agent = scene.watch(&[("h", &engine.url())], &[]);
-    scene.settle(SOON, &[("h", &engine)]);
+    let agent = scene.report(&engine, &[]);
+    // The control: as many changes, and no storm before them.
+    let change_all = |memory: u64| {
+        ids.iter().for_each(|id| engine.update(id, memory));
+        let ended = Instant::now();
+        all_show(&scene, &ids, memory);
+        ended.elapsed()
+    };
+    let calm = change_all(32 << 20);
     let before = engine.events_published();
     let began = Instant::now();
     for round in 0..ROUNDS {
@@ -145,23 +159,20 @@ fn fault_8_a_storm_of_health_checks_drops_nothing_and_is_over_within_a_second_of
             }
         }
     }
-    for id in &ids {
-        engine.update(id, 64 << 20);
-    }
-    let ended = Instant::now();
+    let blown = began.elapsed();
+    let right = change_all(64 << 20);
     let count = engine.events_published() - before;
-    all_show(&scene, &ids, 64 << 20);
+    let calm = calm.max(change_all(96 << 20));
     println!(
-        "{count} events in {:?}, right {:?} after the end, {} kB",
-        ended - began,
-        ended.elapsed(),
+        "{count} events in {blown:?}, right {right:?} after the end, {calm:?} without a storm, {} kB",
         agent.rss_kb()
     );
-    assert!(count >= 9_000, "{count}");
-    assert!(ended.elapsed() < seconds(10), "{:?}", ended.elapsed());
+    assert!(count >= 10_000, "{count}");
+    // On a machine so busy that even without a storm it takes long, a second is too short.
+    assert!(right < seconds(1).max(calm * 3), "{right:?}, {calm:?}");
     assert!(agent.rss_kb() < 128 << 10, "{} kB", agent.rss_kb());
     let spared = spared(&engine);
-    scene.settle(SOON, &[("h", &engine)]);
+    scene.settle(LATER, &[("h", &engine)]);
     assert!(!spared || scene.number("h", "gaps") == 0, "{}", agent.log());
 }
 
@@ -179,7 +190,7 @@ fn spared(engine: &Engine) -> bool {
 /// Waits until Redis shows this memory for all containers.
 fn all_show(scene: &Scene, ids: &[String], memory: u64) {
     let mut redis = scene.redis.connect();
-    wait_until(SOON, "the last events show", || {
+    wait_until(LATER, "the last events show", || {
         let mut all = redis::pipe();
         for id in ids {
             all.hget(format!("docker:containers:{id}"), "hostconfig_memory");
@@ -193,30 +204,19 @@ fn all_show(scene: &Scene, ids: &[String], memory: u64) {
 }
 
 #[test]
-fn fault_8_one_engine_s_storm_costs_the_others_nothing() {
+fn timed_fault_8_one_engine_s_storm_costs_the_others_nothing() {
     need!(redis);
     let scene = Scene::new();
     let (storm, calm) = (scene.engine("s"), scene.engine("c"));
     let id = storm.run(Spec::named("a"));
-    let other = calm.run(Spec::named("b"));
+    let pulse = Pulse::of(&scene, "calm", &calm);
     let agent = scene.watch(&[("storm", &storm.url()), ("calm", &calm.url())], &[]);
     let both: [(&str, &Engine); 2] = [("storm", &storm), ("calm", &calm)];
-    scene.settle(SOON, &both);
-    let mut worst = Duration::ZERO;
-    std::thread::scope(|scope| {
-        let blowing = scope.spawn(|| (0..10_000).for_each(|_| storm.top(&id)));
-        let mut turn = 0;
-        while !blowing.is_finished() {
-            turn += 1;
-            let began = Instant::now();
-            calm.update(&other, turn << 20);
-            all_show(&scene, std::slice::from_ref(&other), turn << 20);
-            worst = worst.max(began.elapsed());
-        }
+    scene.settle(LATER, &both);
+    pulse.is_in_time("a storm elsewhere", || {
+        (0..10_000).for_each(|_| storm.top(&id));
     });
-    println!("a change elsewhere showed after {worst:?} at the latest");
-    assert!(worst < seconds(2), "{worst:?}");
-    scene.settle(SOON, &both);
+    scene.settle(LATER, &both);
     assert_eq!(scene.number("calm", "gaps"), 0, "{}", agent.log());
     spared(&storm);
 }

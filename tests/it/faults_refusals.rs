@@ -7,11 +7,11 @@ use redis::Connection;
 
 use crate::engine::Engine;
 use crate::engine::containers::Spec;
-use crate::faults_setting::{agent, engine_with, settle};
 use crate::kit::agent::Agent;
 use crate::kit::need::need;
 use crate::kit::proxy::Proxy;
 use crate::kit::redis::{Redis, ask};
+use crate::kit::scene::{SOON, engine_with, settle};
 use crate::kit::{seconds, wait_until};
 
 /// One Redis, reached over a wire that counts connections, and a connection for orders that is there before any refusal.
@@ -33,8 +33,8 @@ impl Bench {
             give(&mut admin, order);
         }
         let url = proxy.redis_url().replace("//", &format!("//{user}"));
-        let agent = agent(&engine.url(), &url, &["-updateInterval=2s"]);
-        settle(&redis, &engine, seconds(30));
+        let agent = Agent::watch("h", &engine.url(), &url, 2);
+        settle(&redis, &engine, SOON);
         Bench {
             agent,
             proxy,
@@ -50,8 +50,8 @@ impl Bench {
         let told = self.agent.log().len();
         let accepted = self.proxy.accepted();
         self.engine.run(Spec::named(&format!("changed-{accepted}")));
-        self.agent.wait_log_from(told, words[0], seconds(30));
-        wait_until(seconds(30), "it was tried again", || {
+        self.agent.wait_log_from(told, words[0], SOON);
+        wait_until(SOON, "it was tried again", || {
             self.proxy.accepted() >= accepted + 3
         });
         // From here on pauses are at least 0.4 s long, and soon half a second to a second.
@@ -91,7 +91,7 @@ impl Bench {
         );
         mend(self);
         settle(&self.redis, &self.engine, seconds(40));
-        wait_until(seconds(30), "the end of it is said", || {
+        wait_until(SOON, "the end of it is said", || {
             self.agent.log()[told..].contains("the Cache answers again")
         });
         assert!(self.agent.exited().is_none());
@@ -157,7 +157,7 @@ fn fault_16_a_redis_that_cannot_save_is_named_with_its_remedy_and_tried_again() 
     let save = ["CONFIG", "SET", "save", "3600 1000000"];
     bench.redis.query::<()>(&save);
     bench.order("BGSAVE");
-    wait_until(seconds(30), "the save has failed", || {
+    wait_until(SOON, "the save has failed", || {
         bench
             .redis
             .query::<String>(&["INFO", "persistence"])
@@ -203,7 +203,7 @@ fn fault_16_a_redis_that_loads_its_data_is_named_and_tried_again() {
     bench.redis.save();
     let told = bench.agent.log().len();
     bench.redis.restart();
-    settle(&bench.redis, &bench.engine, seconds(30));
+    settle(&bench.redis, &bench.engine, SOON);
     let log = bench.agent.log();
     assert_eq!(log[told..].matches("LOADING").count(), 1, "{log}");
     assert!(own_lines(&log[told..]).len() <= 6, "{log}");
@@ -262,7 +262,7 @@ fn fault_16_an_acl_without_scripts_keys_or_dangerous_commands_is_enough() {
     let user = "ACL SETUSER agent on >right ~docker:* &docker_events +@all -@dangerous -@admin -@scripting -@blocking";
     let bench = Bench::new(Redis::start(), "agent:right@", &[user]);
     bench.engine.run(Spec::named("more"));
-    settle(&bench.redis, &bench.engine, seconds(30));
+    settle(&bench.redis, &bench.engine, SOON);
     let log: Vec<redis::Value> = bench.redis.query(&["ACL", "LOG"]);
     assert_eq!(log, []);
 }

@@ -4,20 +4,17 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::Engine;
 use crate::engine::containers::Spec;
 use crate::engine::events::{QUEUE, RING};
+use crate::engine::{Behaviour, Engine, Route};
 use crate::kit::agent::Agent;
 use crate::kit::docker::Dockerd;
 use crate::kit::http::post;
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
 use crate::kit::proxy::Proxy;
-use crate::kit::scene::Scene;
+use crate::kit::scene::{SOON, Scene};
 use crate::kit::{seconds, wait_until};
-
-/// What ends up right within a second or three does so within this on two busy processors.
-const SOON: Duration = Duration::from_secs(30);
 
 fn gaps_said(agent: &Agent) -> usize {
     agent.log().matches("events may be missing").count()
@@ -31,7 +28,6 @@ fn cut_off(engine: &Engine) {
 
 /// Streams come and go; waits until this many more were opened than before.
 fn streams_later(engine: &Engine, count: u64) {
-    use crate::engine::Route;
     let before = engine.requests(&Route::Events);
     wait_until(seconds(60), "the stream is renewed", || {
         engine.requests(&Route::Events) >= before + count
@@ -122,13 +118,12 @@ fn chunk_size() -> usize {
 }
 
 #[test]
-fn fault_2_a_stream_that_goes_silent_without_a_fin_is_noticed_in_time_resumed_and_counted() {
+fn timed_fault_2_a_stream_that_goes_silent_without_a_fin_is_noticed_in_time_resumed_and_counted() {
     need!(redis);
     let scene = Scene::new();
     let engine = scene.engine("d");
     let id = engine.run(Spec::named("a"));
-    let agent = scene.watch(&[("h", &engine.url())], &["--stream-max-age=2s"]);
-    scene.settle(SOON, &[("h", &engine)]);
+    let agent = scene.report(&engine, &["--stream-max-age=2s"]);
     // Just told something: its silence is young.
     engine.rename(&id, "b");
     scene.expect_runs(SOON, &["h rename b"]);
@@ -138,7 +133,8 @@ fn fault_2_a_stream_that_goes_silent_without_a_fin_is_noticed_in_time_resumed_an
     scene.expect_runs(seconds(60), &["h rename b", "h pause b inferred"]);
     let took = began.elapsed();
     println!("a silent stream of 2 s was noticed after {took:?}");
-    assert!(took < seconds(2 + 20 + 8), "{took:?}");
+    // The end that was asked for, 2 s of patience, and a connect.
+    assert!(took < seconds(2 + 2 + 1), "{took:?}");
     scene.settle(SOON, &[("h", &engine)]);
     agent.wait_log("nothing came on the event stream", seconds(1));
     scene.expect_number(SOON, "h", "reconnects", 1);
@@ -155,8 +151,7 @@ fn fault_3_more_events_than_the_engine_remembers_are_a_known_gap_and_handlers_ge
     let goes = engine.run(Spec::named("goes"));
     let removed = engine.run(Spec::named("removed").auto_remove());
     let again = engine.run(Spec::named("again"));
-    let agent = scene.watch(&[("h", &engine.url())], &[]);
-    scene.settle(SOON, &[("h", &engine)]);
+    let agent = scene.report(&engine, &[]);
     engine.pause(&stays);
     scene.expect_runs(SOON, &["h pause stays"]);
 
@@ -251,8 +246,7 @@ fn fault_4_fewer_events_than_the_engine_remembers_are_resumed_without_a_gap_each
     let engine = scene.engine("d");
     let a = engine.run(Spec::named("a"));
     let b = engine.run(Spec::named("b"));
-    let agent = scene.watch(&[("h", &engine.url())], &[]);
-    scene.settle(SOON, &[("h", &engine)]);
+    let agent = scene.report(&engine, &[]);
     engine.pause(&a);
     scene.expect_runs(SOON, &["h pause a"]);
 
@@ -308,8 +302,7 @@ fn fault_5_an_event_dropped_while_we_listened_is_found_at_the_next_renewal_count
     let engine = scene.engine("d");
     let a = engine.run(Spec::named("a"));
     let b = engine.run(Spec::named("b"));
-    let agent = scene.watch(&[("h", &engine.url())], &["--stream-max-age=2s"]);
-    scene.settle(SOON, &[("h", &engine)]);
+    let agent = scene.report(&engine, &["--stream-max-age=2s"]);
     engine.pause(&a);
     scene.expect_runs(SOON, &["h pause a"]);
 
@@ -344,8 +337,7 @@ fn fault_5_a_frozen_reader_loses_events_and_finds_them_at_the_next_renewal() {
     let a = engine.run(Spec::named("a"));
     let b = engine.run(Spec::named("b"));
     // Frozen for less than its leases live.
-    let mut agent = scene.watch(&[("h", &engine.url())], &["--stream-max-age=4s"]);
-    scene.settle(SOON, &[("h", &engine)]);
+    let mut agent = scene.report(&engine, &["--stream-max-age=4s"]);
     streams_later(&engine, 1);
     wait_until(SOON, "the stream is subscribed", || {
         engine.subscribers() == 1
@@ -370,13 +362,42 @@ fn fault_5_a_frozen_reader_loses_events_and_finds_them_at_the_next_renewal() {
 }
 
 #[test]
+fn fault_5_a_renewal_during_a_storm_misses_nothing() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let id = engine.run(Spec::named("a"));
+    // While this answer is waited for, the engine tells more events than it remembers.
+    engine.misbehave(Route::Info, Behaviour::Late(Duration::from_millis(300)));
+    let agent = scene.watch(&[("h", &engine.url())], &["--stream-max-age=5s"]);
+    scene.settle(SOON, &[("h", &engine)]);
+    let streams = engine.requests(&Route::Events);
+    let began = Instant::now();
+    let mut told = 0;
+    wait_until(seconds(60), "the stream is renewed twice", || {
+        // As many as the engine remembers in 128 ms, however slow this machine is just now.
+        while told < began.elapsed().as_millis() * 2 {
+            engine.top(&id);
+            told += 1;
+        }
+        engine.requests(&Route::Events) >= streams + 2
+    });
+    engine.pause(&id);
+    scene.expect_runs(SOON, &["h pause a"]);
+    replay_judged();
+    assert_eq!(gaps_said(&agent), 0, "{}", agent.log());
+    assert_eq!(engine.events_dropped(), 0, "the engine never waited for us");
+    assert_eq!(scene.number("h", "reconnects"), 0);
+    println!("{told} events in {:?}", began.elapsed());
+}
+
+#[test]
 fn fault_11_an_engine_whose_clock_steps_back_an_hour_loses_nothing_and_replays_nothing_for_ever() {
     need!(redis);
     let scene = Scene::new();
     let engine = scene.engine("d");
     let a = engine.run(Spec::named("a"));
-    let agent = scene.watch(&[("h", &engine.url())], &["--stream-max-age=4s"]);
-    scene.settle(SOON, &[("h", &engine)]);
+    let agent = scene.report(&engine, &["--stream-max-age=4s"]);
     engine.pause(&a);
     let mut wanted = vec!["h pause a".to_owned()];
     // A replay is under way or not; what came while the clock was set may be marked or not.

@@ -7,7 +7,7 @@ use crate::kit::docker::Machine;
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
 use crate::kit::redis::Redis;
-use crate::kit::stage::{SOON, Stage};
+use crate::kit::scene::{SOON, Stage};
 
 fn labelled(engine: &Engine, name: &str, value: &str) -> String {
     engine.run(Spec::named(name).label("tier", value))

@@ -15,107 +15,11 @@ use crate::engine::http::Place;
 use crate::kit::agent::Agent;
 use crate::kit::docker::Machine;
 use crate::kit::need::need;
-use crate::kit::oracle::{self, Host};
+use crate::kit::oracle::Host;
 use crate::kit::proxy::{Proxy, Way};
 use crate::kit::redis::Redis;
+use crate::kit::stand::{SOON, Stand, runs};
 use crate::kit::{TempDir, free_port, seconds, wait_until};
-
-/// Longer than anything takes on a loaded machine.
-const SOON: Duration = seconds_of(60);
-
-const fn seconds_of(count: u64) -> Duration {
-    Duration::from_secs(count)
-}
-
-/// A folder, an engine that answers there, and what commands write there.
-struct Stand {
-    engine: Engine,
-    folder: TempDir,
-}
-
-impl Stand {
-    fn new() -> Stand {
-        let folder = TempDir::new();
-        let engine = Engine::listen(&Place::Unix(folder.join("d"))).unwrap();
-        Stand { engine, folder }
-    }
-
-    /// A path below the folder, for a command.
-    fn path(&self, name: &str) -> String {
-        self.folder.join(name).display().to_string()
-    }
-
-    /// Writes `events.yml` with the engine under the name `foo`; `DIR` in it is the folder.
-    fn file(&self, entries: &str) -> String {
-        let text = format!("cluster:\n  foo: {}\nevents:\n{entries}", self.engine.url());
-        let text = text.replace("DIR", &self.path(""));
-        self.folder.write("events.yml", &text).display().to_string()
-    }
-
-    /// Starts an agent with these entries and no cache, and waits until it listens.
-    #[track_caller]
-    fn listen(&self, entries: &str) -> Agent {
-        let agent = Agent::start(&[self.file(entries), "--cache=none".into()]);
-        self.wait_stream();
-        agent
-    }
-
-    /// The same with a cache; `foo` is reported when this returns.
-    #[track_caller]
-    fn listen_and_report(&self, entries: &str, redis: &Redis) -> Agent {
-        let agent = Agent::start(&[self.file(entries), format!("--cache={}", redis.url())]);
-        self.wait_stream();
-        self.settle(redis);
-        agent
-    }
-
-    #[track_caller]
-    fn wait_stream(&self) {
-        wait_until(SOON, "the stream is open", || {
-            self.engine.subscribers() == 1
-        });
-    }
-
-    /// The oracle.
-    #[track_caller]
-    fn settle(&self, redis: &Redis) {
-        oracle::settle(redis, "docker", SOON, || {
-            vec![Host::up("foo", self.engine.running())]
-        });
-    }
-
-    /// What commands wrote into a file.
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap_or_default()
-    }
-
-    fn lines(&self, name: &str) -> Vec<String> {
-        self.read(name).lines().map(str::to_owned).collect()
-    }
-
-    /// Waits until commands wrote so many lines into a file.
-    #[track_caller]
-    fn wait_lines(&self, name: &str, count: usize) -> Vec<String> {
-        wait_until(SOON, &format!("`{name}` has {count} lines"), || {
-            let text = self.read(name);
-            match text.lines().count() >= count && text.ends_with('\n') {
-                true => Ok(()),
-                false => Err(text),
-            }
-        });
-        self.lines(name)
-    }
-
-    /// One event that nothing else waits for: what comes out for it came after all that went before.
-    fn flush(&self, file: &str) -> Vec<String> {
-        let id = self.engine.run(Spec::named("flush").auto_remove());
-        wait_until(SOON, "the last event was handled", || {
-            self.read(file).contains("flush")
-        });
-        self.engine.stop(&id);
-        self.lines(file)
-    }
-}
 
 fn count(text: &str, part: &str) -> usize {
     text.matches(part).count()
@@ -306,7 +210,10 @@ fn a_command_sees_the_event_and_nothing_else_of_the_agents_environment() {
             ("EVENT_ACTION", action),
             ("EVENT_ID", &id),
             ("EVENT_EXIT_CODE", code),
+            ("EVENT_COUNT", "1"),
             ("EVENT_INFERRED", ""),
+            ("EVENT_COUNT", "1"),
+            ("EVENT_ATTEMPT", "1"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
         BTreeMap::from(pairs)
@@ -321,6 +228,9 @@ fn a_command_sees_the_event_and_nothing_else_of_the_agents_environment() {
             time.is_ok_and(|time| time >= before && time <= stand.engine.now_ns()),
             "ns of the engine's clock"
         );
+        let run = found.remove("EVENT_RUN").unwrap_or_default();
+        let (boot, number) = run.split_once('-').unwrap_or_default();
+        assert!(boot.len() == 8 && number.parse::<u64>().is_ok(), "{run}");
         assert_eq!(found, expected(word, action, code));
     };
     stand.engine.health(&id, "unhealthy");
@@ -697,15 +607,13 @@ fn a_timeout_ends_the_whole_group_gently_and_then_not() {
 "#,
     );
     stand.engine.run(Spec::named("web-1"));
-    for name in ["gentle", "deaf"] {
-        agent.wait_log(&format!("handler `{name}`, run "), SOON);
-    }
+    wait_until(SOON, "both have ended", || {
+        count(
+            &agent.log(),
+            " for start of web-1 on foo: timed out and was killed",
+        ) == 2
+    });
     let log = agent.log();
-    assert_eq!(
-        count(&log, " for start of web-1 on foo: timed out and was killed"),
-        2,
-        "{log}"
-    );
     assert!(
         log.contains("gentle[") && log.contains("]| begun") && log.contains("]| bye"),
         "{log}"
@@ -732,22 +640,17 @@ fn the_log_has_the_end_of_what_a_command_wrote() {
     agent.wait_log("the end", SOON);
     let log = agent.log();
     assert!(
-        log.contains(
-            "warning: handler `talker`, run 1 for start of web-1 on foo: exit status 9, after "
-        ),
+        log.contains("-1 for start of web-1 on foo: exit status 9, after "),
         "{log}"
     );
+    assert!(log.contains("-1]| … (the last 4096 bytes follow)"), "{log}");
     assert!(
-        log.contains("talker[1]| … (the last 4096 bytes follow)"),
-        "{log}"
-    );
-    assert!(
-        log.contains("talker[1]| line 1999 of many") && !log.contains("line 100 of many"),
+        log.contains("-1]| line 1999 of many") && !log.contains("line 100 of many"),
         "{log}"
     );
     let told: usize = log
         .lines()
-        .filter_map(|line| Some(line.split_once("talker[1]| ")?.1.len() + 1))
+        .filter_map(|line| Some(line.split_once("-1]| ")?.1.len() + 1))
         .sum();
     assert!((3900..4300).contains(&told), "{told} bytes were told");
     assert!(agent.stop(SOON).success());
@@ -853,48 +756,6 @@ fn nothing_fires_for_what_was_there_before_the_start() {
     }
 }
 
-/// The ids of runs in `docker:runs`, with what they were about: `die web-1`.
-fn runs(redis: &Redis) -> Vec<BTreeMap<String, String>> {
-    let entries: Vec<(String, BTreeMap<String, String>)> =
-        redis.query(&["XRANGE", "docker:runs", "-", "+"]);
-    entries.into_iter().map(|(_, fields)| fields).collect()
-}
-
-#[test]
-fn the_stream_of_runs_has_what_commands_did() {
-    need!(redis);
-    let redis = Redis::start();
-    let stand = Stand::new();
-    let mut agent = stand.listen_and_report(
-        r#"
-  - {name: greet, type: start, command: echo hello; echo world >&2; exit 3}
-  - {name: slow, type: start, timeout: 100ms, command: exec sleep 1000}
-"#,
-        &redis,
-    );
-    stand.engine.run(Spec::named("web-1"));
-    wait_until(SOON, "both runs are told", || runs(&redis).len() == 2);
-    let told = runs(&redis);
-    let of = |entry: &str| {
-        told.iter()
-            .find(|run| run.values().any(|value| value == entry))
-            .cloned()
-            .unwrap_or_default()
-    };
-    let greet = of("greet");
-    let values: BTreeSet<&str> = greet.values().map(String::as_str).collect();
-    for value in ["foo", "greet", "start", "web-1", "3"] {
-        assert!(values.contains(value), "no {value} in {greet:?}");
-    }
-    assert!(values.contains("hello\nworld\n"), "{greet:?}");
-    assert!(
-        of("slow").values().any(|value| value == "timeout"),
-        "{told:?}"
-    );
-    stand.settle(&redis);
-    assert!(agent.stop(SOON).success());
-}
-
 #[test]
 fn what_happened_while_the_agent_was_away_runs_once() {
     need!(redis);
@@ -904,7 +765,9 @@ fn what_happened_while_the_agent_was_away_runs_once() {
     let mut agent = stand.listen_and_report(entries, &redis);
     let old = stand.engine.run(Spec::named("old"));
     let dying = stand.engine.run(Spec::named("dying"));
-    wait_until(SOON, "both runs are told", || runs(&redis).len() == 2);
+    wait_until(SOON, "both runs are told", || {
+        runs(&redis, "end").len() == 2
+    });
     stand.settle(&redis);
     agent.kill9();
     wait_until(SOON, "the stream is closed", || {

@@ -6,7 +6,7 @@ use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
 use crate::kit::proxy::{Proxy, Way};
 use crate::kit::redis::Redis;
-use crate::kit::stage::{SOON, Stage, engine};
+use crate::kit::scene::{SOON, Stage, engine};
 use crate::kit::{seconds, wait_until};
 
 fn two(interval_s: u64) -> (Stage, String) {
@@ -42,63 +42,6 @@ fn a_flush_again_and_again_while_containers_come_and_go() {
         }
     }
     stage.settle();
-}
-
-#[test]
-fn what_was_deleted_is_written_again_within_an_interval_or_ten() {
-    need!(redis);
-    let (stage, id) = two(1);
-    let container = format!("docker:containers:{id}");
-    let json = format!("{container}:json");
-    let spoilt: [&[&str]; 15] = [
-        &["DEL", &container],
-        &["DEL", &json],
-        &["DEL", "docker:hosts:h"],
-        &["DEL", "docker:hosts:h:containers"],
-        &["DEL", "docker:hosts:h:names"],
-        &["DEL", "docker:hosts:h:manifest"],
-        &["DEL", "docker:hosts"],
-        &["DEL", "docker:alive"],
-        &["HDEL", "docker:hosts:h:names", "a"],
-        &["SREM", "docker:hosts:h:containers", &id],
-        &["HDEL", "docker:hosts:h:manifest", &id],
-        // Shared: an own member is said again in one of ten resyncs.
-        &["SREM", "docker:containers", &id],
-        &["DEL", "docker:images:other:1:containers"],
-        &["DEL", "docker:images"],
-        &["DEL", "docker:containers"],
-    ];
-    for command in spoilt {
-        stage.redis.query::<redis::Value>(command);
-        let what = format!("`{}` is healed", command.join(" "));
-        wait_until(seconds(60), &what, || {
-            oracle::check(&stage.redis, "docker", &[stage.host()])
-        });
-    }
-}
-
-#[test]
-fn what_does_not_belong_there_is_removed() {
-    need!(redis);
-    let (stage, _) = two(1);
-    let ghost = "0123456789abcdef".repeat(4);
-    let spoilt: [&[&str]; 8] = [
-        &["SADD", "docker:hosts:h:containers", &ghost],
-        &["SADD", "docker:hosts:h:stopped", &ghost],
-        &["HSET", "docker:hosts:h:names", "ghost", &ghost],
-        &["HSET", "docker:hosts:h:manifest", &ghost, "ghost:1"],
-        &["SADD", "docker:containers", &ghost],
-        &["SADD", "docker:images", "ghost:1"],
-        &["SADD", "docker:hosts", "ghost"],
-        &["ZADD", "docker:alive", "1", "ghost"],
-    ];
-    for command in spoilt {
-        stage.redis.query::<redis::Value>(command);
-        let what = format!("`{}` is healed", command.join(" "));
-        wait_until(seconds(60), &what, || {
-            oracle::check(&stage.redis, "docker", &[stage.host()])
-        });
-    }
 }
 
 #[test]

@@ -7,8 +7,9 @@ use crate::kit::agent::Agent;
 use crate::kit::listen::Notices;
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
+use crate::kit::proxy::Proxy;
 use crate::kit::redis::Redis;
-use crate::kit::stage::{SOON, Stage, engine};
+use crate::kit::scene::{SOON, Stage, engine};
 use crate::kit::{seconds, wait_until};
 
 /// Engines with a container each, and agents that report them as `h0`, `h1`, …
@@ -63,6 +64,19 @@ fn a_dead_host_is_lost_and_then_expired_once() {
     assert!(!told.contains("h3"), "once: {told}");
     let buried = |(agent, _): &&(Agent, Engine)| agent.log().contains("host `h3` has expired");
     assert_eq!(hosts.iter().filter(buried).count(), 1);
+}
+
+#[test]
+fn a_dead_host_is_said_to_be_lost_however_short_its_interval() {
+    need!(redis);
+    let redis = Redis::start();
+    let mut hosts = cluster(2, &redis, 1);
+    let notices = Notices::of(&redis, "docker_events");
+    let (mut agent, _engine) = hosts.pop().unwrap();
+    agent.kill9();
+    let told = notices.until("expired_host:h1", seconds(14) + SOON);
+    assert!(told.contains(&"host_down:h1".to_owned()), "{told:?}");
+    oracle::settle(&redis, "docker", SOON, || reported(&hosts));
 }
 
 #[test]
@@ -146,6 +160,24 @@ fn one_engine_is_not_reported_under_two_host_ids() {
             )
         },
     );
+}
+
+#[test]
+fn a_second_host_id_of_an_engine_that_answers_at_last_is_gone_at_once() {
+    need!(redis);
+    let stage = Stage::start(60, &[], |engine| {
+        engine.run(Spec::named("a"));
+    });
+    let proxy = Proxy::unix(&stage.engine.url());
+    proxy.refuse(true);
+    let second = Agent::watch("i", &proxy.url(), &stage.redis.url(), 60);
+    wait_until(SOON, "its engine is down", || {
+        let status: Option<String> = stage.redis.query(&["HGET", "docker:hosts:i", "status"]);
+        status.as_deref() == Some("down")
+    });
+    proxy.refuse(false);
+    second.wait_log("under the host id `h` already", SOON);
+    stage.settle();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::kit::listen::{Monitor, Notices};
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
 use crate::kit::redis::Redis;
-use crate::kit::stage::{SOON, Stage};
+use crate::kit::scene::{SOON, Stage};
 use crate::kit::{seconds, wait_until};
 
 /// Keys whose names tell that they belong to one host or container and live for three intervals.
@@ -32,7 +32,12 @@ fn keys_live_for_three_intervals_and_are_renewed() {
         stage.notices.until("refresh_containers:h", SOON);
         for key in own_keys(&stage.redis) {
             let ttl_ms: i64 = stage.redis.query(&["PTTL", &key]);
-            assert!((1..=3000).contains(&ttl_ms), "{key} lives {ttl_ms} ms");
+            // The host itself outlives the search for its agent, should that die.
+            let most_ms = match key.as_str() {
+                "docker:hosts:h" => 30_000,
+                _ => 3000,
+            };
+            assert!((1..=most_ms).contains(&ttl_ms), "{key} lives {ttl_ms} ms");
         }
     }
     assert!(began.elapsed() > seconds(3), "they were renewed");

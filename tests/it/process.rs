@@ -1,7 +1,6 @@
 //! The agent as a process: how it starts, what it costs while nothing happens, what it says when asked, and how it ends.
 
 use std::fs;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +11,7 @@ use crate::engine::containers::Spec;
 use crate::engine::http::Place;
 use crate::engine::{Behaviour, Engine, Route};
 use crate::kit::agent::Agent;
+use crate::kit::manager::Manager;
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
 use crate::kit::proxy::Proxy;
@@ -398,7 +398,7 @@ fn an_idle_agent_costs_next_to_nothing() {
     };
     oracle::settle(&redis, "docker", SOON, hosts);
     let mut threads = vec![
-        "signals", "core", "writer", "read:one", "read:two", "sync:one", "sync:two",
+        "signals", "reload", "core", "writer", "read:one", "read:two", "sync:one", "sync:two",
     ];
     threads.push("docker-cache");
     threads.sort();
@@ -496,26 +496,8 @@ fn reconnects_leave_no_descriptor_open() {
 fn the_service_manager_is_told() {
     need!(redis);
     let mut redis = Redis::start();
-    let folder = TempDir::new();
-    let socket = folder.join("notify");
-    let manager = UnixDatagram::bind(&socket).unwrap();
-    manager.set_read_timeout(Some(SOON)).unwrap();
-    let hear = || {
-        let mut buffer = [0; 4096];
-        let length = manager.recv(&mut buffer).expect("the agent says something");
-        String::from_utf8_lossy(&buffer[..length]).into_owned()
-    };
-    let wait_for = |wanted: &str| {
-        let mut heard = Vec::new();
-        while heard
-            .last()
-            .is_none_or(|message: &String| !message.contains(wanted))
-        {
-            heard.push(hear());
-            assert!(heard.len() < 100, "no `{wanted}` in {heard:?}");
-        }
-        heard
-    };
+    let manager = Manager::new();
+    let wait_for = |wanted: &str| manager.hears("", wanted);
     let engine = engine();
     let url = engine.url();
     let docker = format!("--docker={url}");
@@ -523,10 +505,12 @@ fn the_service_manager_is_told() {
     engine.refuse();
     // It is ready when it runs, not when others do.
     redis.kill9();
-    let notify = socket.display().to_string();
     let mut agent = Agent::start_with(
         &["--id=h", &docker, &cache],
-        &[("NOTIFY_SOCKET", &*notify), ("WATCHDOG_USEC", "3000000")],
+        &[
+            ("NOTIFY_SOCKET", &*manager.path()),
+            ("WATCHDOG_USEC", "3000000"),
+        ],
     );
     let heard = wait_for("READY=1");
     assert!(
@@ -552,6 +536,9 @@ fn the_service_manager_is_told() {
     );
     wait_for("WATCHDOG=1");
     wait_for("WATCHDOG=1");
+    // A signal that has nothing to do is no reload, and no end.
+    agent.signal(Signal::HUP);
+    agent.wait_log("there is nothing to read again", SOON);
     agent.signal(Signal::TERM);
     wait_for("STOPPING=1");
     assert_eq!(agent.wait_exit(SOON).code(), Some(0));

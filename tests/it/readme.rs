@@ -1,11 +1,14 @@
 //! The README is true: its redis-cli session is answered as it shows, its files of handlers work as they stand.
 
+use std::collections::BTreeSet;
 use std::process::Command;
+
+use serde_json::Value;
 
 use crate::kit::agent::Agent;
 use crate::kit::docker::{Dockerd, Machine};
 use crate::kit::need::need;
-use crate::kit::process::run;
+use crate::kit::process::{Process, run};
 use crate::kit::redis::Redis;
 use crate::kit::{TempDir, seconds, wait_until};
 
@@ -172,66 +175,121 @@ fn every_file_in_the_readme_is_right() {
     }
 }
 
+/// What the README's load balancer has of its own.
+const HAPROXY: &str = "defaults
+  mode http
+  timeout connect 5s
+  timeout client 5s
+  timeout server 5s
+frontend all
+  bind unix@HOME/front
+  default_backend web
+";
+
 #[test]
 fn the_use_cases_of_the_readme_work_as_they_stand() {
-    need!(dockerd);
+    need!(dockerd, haproxy);
     let dockerd = Dockerd::start();
+    let docker = &dockerd.docker;
     let home = TempDir::new();
+    let home_path = home.path().to_string_lossy().into_owned();
+    let run = |name: &str, options: &[&str], script: &str| {
+        let start = ["run", "-d", "--name", name, "--label", &docker.label];
+        let command = [&docker.image, "sh", "-c", script];
+        docker.docker(&[&start[..], options, &command[..]].concat())
+    };
+    let network = "web";
+    docker.docker(&["network", "create", "--label", &docker.label, network]);
+    let web = ["--net", network, "--label", "com.example.role=web"];
+    run("web-0", &web, "sleep 600");
+
     std::fs::create_dir(home.join("backends")).expect("a folder in a folder of ours");
+    home.write("web.cfg", "backend web\n");
+    home.write("haproxy.cfg", &HAPROXY.replace("HOME", &home_path));
+    let path = |name: &str| home.join(name).to_string_lossy().into_owned();
+    let (pid, own, backends) = (path("haproxy.pid"), path("haproxy.cfg"), path("web.cfg"));
+    let balancer = Process::start(
+        Command::new("haproxy").args(["-W", "-p", &pid, "-f", &own, "-f", &backends]),
+    );
+    wait_until(seconds(20), "the load balancer runs", || {
+        home.join("haproxy.pid").exists()
+    });
     let _agents: Vec<Agent> = files()[1..]
         .iter()
         .enumerate()
         .map(|(number, yaml)| {
-            let yaml = yaml.replace(SOCKET, &dockerd.docker.url);
+            let yaml = yaml.replace(SOCKET, &docker.url);
             let path = home.write(&format!("{number}.yml"), &yaml);
             let path = path.to_string_lossy().into_owned();
-            let home = home.path().to_string_lossy().into_owned();
-            let agent = Agent::start_with(&["-cache=none", &path], &[("HOME", &home)]);
+            let agent = Agent::start_with(&["-cache=none", &path], &[("HOME", &home_path)]);
             agent.wait_log("Started monitoring Docker events", seconds(30));
             agent
         })
         .collect();
-    let run = |name: &str, script: &str| {
-        let (image, label) = (&*dockerd.docker.image, &*dockerd.docker.label);
-        let args = [
-            "run", "-d", "--net", "none", "--name", name, "--label", label, image,
-        ];
-        let command = ["sh", "-c", script];
-        dockerd.docker.docker(&[&args[..], &command].concat())
-    };
 
     // The master dies: the slave is promoted by what its own /promote does.
-    let slave = "printf '#!/bin/sh\\necho yes > /promoted\\n' > /promote; busybox chmod +x /promote; sleep 600";
-    run("mysql-slave", &slave.replace("busybox", "/bin/busybox"));
-    run("mysql-master", "sleep 600");
-    dockerd.docker.docker(&["kill", "mysql-master"]);
+    let none = ["--net", "none"];
+    let slave = "printf '#!/bin/sh\\necho yes > /promoted\\n' > /promote; /bin/busybox chmod +x /promote; sleep 600";
+    run("mysql-slave", &none, slave);
+    run("mysql-master", &none, "sleep 600");
+    docker.docker(&["kill", "mysql-master"]);
     wait_until(seconds(20), "the slave is promoted", || {
-        let said = dockerd
-            .docker
-            .try_docker(&["exec", "mysql-slave", "cat", "/promoted"]);
+        let said = docker.try_docker(&["exec", "mysql-slave", "cat", "/promoted"]);
         said.as_deref() == Ok("yes")
     });
 
-    // Backends come and go.
-    let backend = home.join("backends").join("web-1.conf");
-    run("web-1", "sleep 600");
-    wait_until(seconds(20), "the backend is there", || {
-        let text = std::fs::read_to_string(&backend).unwrap_or_default();
-        text.starts_with("server ") && text.ends_with(":80;\n")
-    });
-    dockerd.docker.docker(&["rm", "-f", "web-1"]);
-    wait_until(seconds(20), "the backend is gone", || !backend.exists());
+    // Backends come and go; one was there before.
+    run("web-1", &web, "sleep 600");
+    run("other", &["--net", network], "sleep 600");
+    let servers = |names: &[&str]| {
+        let line = |name: &&str| {
+            let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+            let address = docker.docker(&["inspect", "-f", format, name]);
+            assert!(address.parse::<std::net::Ipv4Addr>().is_ok(), "{address}");
+            format!("  server {name} {address}:80")
+        };
+        names.iter().map(line).collect::<BTreeSet<String>>()
+    };
+    let wait_servers = |wanted: BTreeSet<String>| {
+        wait_until(seconds(20), "the servers stand in the file", || {
+            let text = std::fs::read_to_string(&backends).unwrap_or_default();
+            let mut lines = text.lines().map(str::to_owned);
+            let is_so = lines.next().as_deref() == Some("backend web")
+                && lines.collect::<BTreeSet<String>>() == wanted;
+            is_so.then_some(()).ok_or(text)
+        });
+        crate::kit::process::run("haproxy", &["-c", "-f", &own, "-f", &backends]);
+    };
+    wait_servers(servers(&["web-0", "web-1"]));
+    balancer.wait_log("Reloading HAProxy", seconds(20));
+    docker.docker(&["rm", "-f", "web-0"]);
+    wait_servers(servers(&["web-1"]));
 
     // And all of it was logged.
     wait_until(seconds(20), "everything is logged", || {
-        let text = std::fs::read_to_string(home.join("containers.log")).unwrap_or_default();
+        let text = std::fs::read_to_string(home.join("events.jsonl")).unwrap_or_default();
+        let mut told = BTreeSet::new();
+        for line in text.lines() {
+            // One may be written just now.
+            let event: Value = serde_json::from_str(line).unwrap_or_default();
+            let attributes = &event["Actor"]["Attributes"];
+            told.insert(format!(
+                "{} {} {} {} {}",
+                event["engine"].as_str().unwrap_or_default(),
+                event["Type"].as_str().unwrap_or_default(),
+                event["Action"].as_str().unwrap_or_default(),
+                attributes["name"].as_str().unwrap_or_default(),
+                attributes["exitCode"].as_str().unwrap_or_default(),
+            ));
+        }
         let wanted = [
-            " all die mysql-master 137",
-            " all start web-1 ",
-            " all die web-1 137",
-            " all destroy web-1 ",
+            "all container die mysql-master 137",
+            "all container start web-1 ",
+            "all network connect web ",
+            "all container die web-0 137",
+            "all container destroy web-0 ",
         ];
-        match wanted.iter().all(|line| text.contains(line)) {
+        match wanted.iter().all(|line| told.contains(*line)) {
             true => Ok(()),
             false => Err(text),
         }

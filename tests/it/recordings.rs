@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::Instant;
 
 use docker_cache::docker::client::{Client, Connection, DockerErrorKind, Events, MAX_API};
 use docker_cache::docker::document::{Masker, document};
@@ -19,9 +19,7 @@ use crate::engine::events::Schema;
 use crate::engine::http::{Listener, Place, Request};
 use crate::kit::TempDir;
 use crate::kit::need::need;
-use crate::kit::scene::Scene;
-
-const SOON: Duration = Duration::from_secs(30);
+use crate::kit::scene::{SOON, Scene};
 
 /// The recordings of one engine, served on a socket.
 struct Recorded {
@@ -172,7 +170,7 @@ fn text<'a>(json: &'a Value, path: &str) -> &'a str {
 #[test]
 fn fault_12_what_every_recorded_engine_says_of_itself_is_understood() {
     each(|version, engine| {
-        let hello = Connection::new(&engine.address()).hello().unwrap();
+        let hello = Connection::new(&engine.address()).hello(SOON).unwrap();
         let (info, said) = (engine.json("info.json"), engine.json("version.json"));
         assert_eq!(hello.engine_id, text(&info, "/ID"), "{version}");
         assert_eq!(hello.host_name, text(&info, "/Name"), "{version}");
@@ -211,7 +209,7 @@ fn fault_12_what_every_recorded_engine_says_of_itself_is_understood() {
 fn told(mut events: Events) -> Vec<Event> {
     let mut all = Vec::new();
     loop {
-        match events.next() {
+        match events.next(Instant::now() + SOON) {
             Ok(Some(event)) => all.push(event),
             Ok(None) => return all,
             // A recording may end where its client hung up.
@@ -228,7 +226,7 @@ fn fault_12_every_recorded_event_is_decoded() {
         let stream = |since_ns| {
             told(
                 Connection::new(&engine.address())
-                    .events("1.41", since_ns, 3_000_000_000, SOON)
+                    .events("1.41", since_ns, 3_000_000_000)
                     .unwrap(),
             )
         };
@@ -517,8 +515,7 @@ fn fault_12_lines_that_make_no_sense_are_told_skipped_and_harm_nothing() {
     let scene = Scene::new();
     let engine = scene.engine("d");
     let id = engine.run(Spec::named("a"));
-    let agent = scene.watch(&[("h", &engine.url())], &[]);
-    scene.settle(SOON, &[("h", &engine)]);
+    let agent = scene.report(&engine, &[]);
     let event = |kind: &str, action: &str, extra: &str| {
         format!(
             "{{\"Type\":\"{kind}\",\"Action\":\"{action}\",\"Actor\":{{\"ID\":\"x\",\"Attributes\":{{\"name\":\"n\"{extra}}}}},\"timeNano\":{}}}\n",

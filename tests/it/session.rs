@@ -9,7 +9,7 @@ use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
 use crate::kit::process::{Process, run};
 use crate::kit::redis::Redis;
-use crate::kit::stage::SOON;
+use crate::kit::scene::SOON;
 use crate::kit::{seconds, wait_until};
 
 /// `redis-cli`, as it answers at a terminal.

@@ -8,7 +8,7 @@ use crate::engine::containers::Spec;
 use crate::kit::TempDir;
 use crate::kit::need::need;
 use crate::kit::redis::Redis;
-use crate::kit::stage::{SOON, Stage};
+use crate::kit::scene::{SOON, Stage};
 use crate::kit::{seconds, wait_until};
 
 /// An entry of a stream.

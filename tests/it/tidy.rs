@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use docker_cache::args::OPTIONS;
+use docker_cache::config::ENTRY;
 
 /// A file of `src`, without its tests and its comments.
 struct Source {
@@ -176,10 +177,10 @@ fn the_core_does_nothing_but_think() {
 fn each_outside_world_has_one_place_that_knows_it() {
     let rules: [(&[&str], &[&str], &str); 7] = [
         (&["ureq::"], &["docker/"], "only docker/ speaks HTTP"),
-        // Its other user writes lines of JSON into the log.
+        // The others write JSON of our own: lines of the log, what a command is told, which commands run.
         (
             &["serde_json::"],
-            &["docker/", "logging.rs"],
+            &["docker/", "logging.rs", "core/input.rs", "core/cutoff.rs"],
             "only docker/ knows Docker's JSON",
         ),
         (
@@ -195,7 +196,7 @@ fn each_outside_world_has_one_place_that_knows_it() {
                 "Command::new",
                 "rustix::process",
             ],
-            &["command.rs"],
+            &["command.rs", "command/"],
             "only command.rs knows processes",
         ),
         (
@@ -405,6 +406,22 @@ fn the_readme_lists_the_options_that_there_are() {
 }
 
 #[test]
+fn the_readme_lists_the_fields_that_an_entry_has() {
+    let text = read(&root().join("README.md"));
+    let text = text.split_once("\nHandlers\n").unwrap().1;
+    let text = text.split_once("\nEvery entry").unwrap().0;
+    // | `timeout`, `grace` | … |
+    let listed: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" |").next())
+        .flat_map(|names| names.split(", "))
+        .map(|name| name.trim_matches('`'))
+        .collect();
+    let fields: BTreeSet<&str> = ENTRY.concat().into_iter().collect();
+    assert_eq!(listed, fields, "README.md's tables of fields, and fields");
+}
+
+#[test]
 fn no_async_runtime_comes_in_by_a_side_door() {
     let lock = read(&root().join("Cargo.lock"));
     let packages: BTreeSet<&str> = lock
@@ -454,4 +471,42 @@ fn no_async_runtime_comes_in_by_a_side_door() {
         .map(str::to_owned)
         .collect();
     none(&found, "threads and channels are all there is");
+}
+
+/// The table of faults names a test for each line of it, by the beginning of its name, and every test of a fault stands there.
+#[test]
+fn the_table_of_faults_names_its_tests() {
+    let folder = root().join("tests/it");
+    let table = read(&folder.join("faults.rs"));
+    let mut named = BTreeSet::new();
+    for (number, row) in (1..).zip(
+        table
+            .lines()
+            .filter(|line| line.starts_with("//! | "))
+            .skip(1),
+    ) {
+        assert!(row.starts_with(&format!("//! | {number} |")), "{row}");
+        let tests = row.rsplit(" | ").next().unwrap_or_default();
+        for test in tests.split('`').filter_map(|test| test.strip_suffix("_…")) {
+            let (module, beginning) = test.split_once("::").expect(test);
+            let text = read(&folder.join(module).with_extension("rs"));
+            assert!(
+                text.contains(&format!("\nfn {beginning}_")),
+                "no test `{test}_…`"
+            );
+            named.insert(format!("{module}::{beginning}_"));
+        }
+    }
+    for file in files_below(&folder) {
+        let module = file.file_stem().and_then(|stem| stem.to_str());
+        let module = module.unwrap_or_default();
+        for line in read(&file).lines() {
+            let name = line.strip_prefix("fn ").unwrap_or_default();
+            if name.starts_with("fault_") || name.starts_with("timed_fault_") {
+                let name = format!("{module}::{name}");
+                let found = named.iter().any(|beginning| name.starts_with(beginning));
+                assert!(found, "`{name}` does not stand in the table of faults");
+            }
+        }
+    }
 }

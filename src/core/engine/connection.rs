@@ -1,6 +1,6 @@
 //! An engine's connection: opened, lost, opened again; what it means for what was asked.
 
-use super::{AFTER_CLOSE, Engine, GOOD, Link, Outcome, identity};
+use super::{AFTER_CLOSE, Engine, GOOD, Inferred, Link, Outcome, Remembered, identity};
 use crate::core::Time;
 use crate::core::backoff::Random;
 use crate::core::continuity::Continuity;
@@ -9,7 +9,7 @@ use crate::core::message::{Effect, Generation, Level, StreamEnd};
 use crate::model::Hello;
 
 impl Engine {
-    /// The reader opened a stream.
+    /// The reader opened a stream, or renewed the one that was open.
     pub fn connected(
         &mut self,
         now: Time,
@@ -20,7 +20,12 @@ impl Engine {
         if generation != self.generation {
             return;
         }
-        let renewal = matches!(self.link, Link::Connecting { renewal: true });
+        let renewal = self.is_live();
+        if renewal {
+            self.continuity.ended(self.clock_ns(now));
+        } else {
+            self.link = Link::Live { since: now };
+        }
         let predecessor = self.predecessor.take().unwrap_or_default();
         let replaced = match &self.hello {
             // An engine need not say who it is.
@@ -28,7 +33,6 @@ impl Engine {
             Some(old) => identity(old) != identity(&hello),
             None => !predecessor.is_empty() && predecessor != hello.engine_id,
         };
-        self.link = Link::Live { since: now };
         self.connected_at = now;
         self.api_version = hello.api_version.as_str().into();
         let clock_ns = hello.clock_ns;
@@ -40,18 +44,32 @@ impl Engine {
         }
         self.continuity.connected(now, clock_ns, renewal);
         if !renewal || replaced {
-            self.epoch = generation;
+            self.epoch += 1;
             self.ask_anew();
             self.counters.reconnects += u64::from(self.ever_up);
             self.want_round(now);
             self.tick = now + self.rules.interval;
         }
+        self.answers(out);
+    }
+
+    /// Something came of it.
+    pub(super) fn answers(&mut self, out: &mut Vec<Outcome>) {
+        self.silent = false;
         if self.down || !self.ever_up {
             self.down = false;
             self.ever_up = true;
             self.error.clear();
             self.complaints.clear();
             out.push(Outcome::Up);
+        }
+    }
+
+    /// Nothing comes of it, for the reason in `error`.
+    pub(super) fn does_not_answer(&mut self, out: &mut Vec<Outcome>) {
+        if !self.down {
+            self.down = true;
+            out.push(Outcome::Down);
         }
     }
 
@@ -72,20 +90,13 @@ impl Engine {
             _ => None,
         };
         if let Some(lived) = lived {
-            self.continuity.ended(now, self.clock_ns(now));
+            self.continuity.ended(self.clock_ns(now));
             if lived >= GOOD {
                 self.backoff.reset();
                 self.complaints.clear();
             }
         }
-        if end == StreamEnd::Renewal && lived.is_some() {
-            self.connect(true, out);
-            return;
-        }
-        // Whatever was asked on the dead connection is asked again on the next.
-        self.epoch = 0;
-        self.round = None;
-        self.tick = self.tick.min(now + self.rules.interval);
+        self.hang_up(now);
         let delay = match (&end, lived) {
             (StreamEnd::Closed, Some(_)) => AFTER_CLOSE.max(self.backoff.next(random)),
             (_, Some(lived)) if lived >= GOOD => Time::ZERO,
@@ -93,9 +104,7 @@ impl Engine {
         };
         self.link = Link::Waiting(now + delay);
         let (what, level) = match end {
-            StreamEnd::Renewal | StreamEnd::Closed => {
-                ("the engine closed the event stream".to_owned(), Level::Info)
-            }
+            StreamEnd::Closed => ("the engine closed the event stream".to_owned(), Level::Info),
             StreamEnd::Silent => (
                 "nothing came on the event stream for longer than it was to last".to_owned(),
                 Level::Warn,
@@ -106,14 +115,23 @@ impl Engine {
         if self.complaints.is_new(&what) {
             out.push(Outcome::Effect(Effect::Log(level, what)));
         }
-        if lived.is_none() && !self.down {
-            self.down = true;
-            out.push(Outcome::Down);
+        if lived.is_none() {
+            self.does_not_answer(out);
         }
+    }
+
+    /// Whatever was asked on the dead connection is asked again on the next.
+    pub(super) fn hang_up(&mut self, now: Time) {
+        self.epoch += 1;
+        self.round = None;
+        self.tick = self.tick.min(now + self.rules.interval);
     }
 
     /// The inbox lost events of this engine.
     pub fn overrun(&mut self, now: Time, out: &mut Vec<Outcome>) {
+        if !self.is_started() {
+            return;
+        }
         self.continuity.heal(self.clock_ns(now));
         self.gap(now, "events came faster than they could be taken", out);
     }
@@ -125,9 +143,9 @@ impl Engine {
         out.push(Outcome::Gap(why.to_owned()));
     }
 
-    pub(super) fn connect(&mut self, renewal: bool, out: &mut Vec<Outcome>) {
+    pub(super) fn connect(&mut self, out: &mut Vec<Outcome>) {
         self.generation += 1;
-        self.link = Link::Connecting { renewal };
+        self.link = Link::Connecting;
         out.push(Outcome::Effect(Effect::Connect {
             engine: self.index,
             generation: self.generation,
@@ -136,7 +154,7 @@ impl Engine {
     }
 
     /// The engine's clock as far as we know it.
-    pub(super) fn clock_ns(&self, now: Time) -> i64 {
+    pub fn clock_ns(&self, now: Time) -> i64 {
         let clock_ns = self.hello.as_ref().map_or(0, |hello| hello.clock_ns);
         clock_ns + now.saturating_sub(self.connected_at).as_nanos() as i64
     }
@@ -145,10 +163,12 @@ impl Engine {
     pub(super) fn forget_all(&mut self) {
         self.containers.clear();
         self.known = Known::default();
+        self.remembered = Remembered::default();
         self.urgent.clear();
         self.background.clear();
         self.failed.clear();
         self.suspects.clear();
+        self.inferred = Inferred::default();
         self.round = None;
         self.baseline = true;
     }

@@ -20,7 +20,9 @@ impl Engine {
         if generation != self.generation {
             return;
         }
-        let (verdict, gap) = self.continuity.judge(&event);
+        self.answers(out);
+        let inferred = &mut self.inferred;
+        let (verdict, gap) = self.continuity.judge(&event, || inferred.take(&event));
         if gap == Some(Gap::Dropped) {
             self.gap(now, "the engine dropped events although we listened", out);
         }
@@ -42,17 +44,17 @@ impl Engine {
                 _ => None,
             };
             let container = self.container(&id);
-            let facts = container.facts.as_ref();
-            let labels_lie = facts.is_some_and(|facts| facts.labels_lie);
             if let Some(told) = told {
                 container.told = told;
                 container.told_at = revision;
                 container.old = false;
+                container.existing = false;
                 // Whether that was all, the next look will tell.
                 container.suspect = None;
             }
             if &*event.kind == "container" {
-                self.known.heard(&id, &event, revision, labels_lie);
+                let facts = self.containers.get(&id).and_then(|it| it.facts.as_ref());
+                self.known.heard(&id, &event, revision, facts);
             }
         }
         if verdict != Verdict::Old {

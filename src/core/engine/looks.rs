@@ -59,7 +59,10 @@ impl Engine {
     }
 
     pub(super) fn container(&mut self, id: &ContainerId) -> &mut Container {
-        let old = self.baseline;
+        // One that was heard of before and forgotten had ended: that it runs again is news, even during the first look.
+        let old = self.baseline && self.known.names(id.as_str()).is_none();
+        let existing = old && self.rules.existing;
+        let remembered = &mut self.remembered;
         self.containers
             .entry(id.clone())
             .or_insert_with(|| Container {
@@ -68,11 +71,13 @@ impl Engine {
                 touched: None,
                 asked: 0,
                 facts: None,
+                last: remembered.take(id),
                 gone: false,
                 member: true,
                 told: Told::Nothing,
                 told_at: 0,
                 old,
+                existing,
                 suspect: None,
             })
     }
@@ -85,6 +90,7 @@ impl Engine {
         {
             self.round_wanted = false;
             self.listing = Some(self.revisions);
+            self.silent = true;
             // A gap that is told from now on is not healed by this list.
             self.list_at = now + ASK_AGAIN;
             self.rounds += 1;
@@ -160,6 +166,9 @@ impl Engine {
         result: Inspected,
         out: &mut Vec<Outcome>,
     ) {
+        if generation < self.answers_from {
+            return;
+        }
         if !by_slow {
             self.answered();
         }
@@ -225,11 +234,14 @@ impl Engine {
         out: &mut Vec<Outcome>,
     ) {
         let all = self.rules.all;
-        self.known.seen(id, asked, &document.summary);
+        let mut facts = document.summary.clone();
+        facts.labels = facts.labels.filter(|_| self.rules.labels);
+        self.known.seen(id, asked, &facts);
+        self.keep_document(id, asked, &document);
         let container = self.container(id);
         container.gone = false;
         container.member = member.unwrap_or(container.member);
-        container.facts = Some(document.summary.clone());
+        container.facts = Some(facts);
         let running = document.summary.running;
         let started = &document.summary.started_at;
         let strange = match (&container.told, running) {
@@ -247,6 +259,9 @@ impl Engine {
             (Told::Nothing, false) => false,
         };
         container.old = false;
+        // One that does not run will be told of by its start.
+        container.existing &= running;
+        let strange = strange || container.existing;
         let report = container.member && (running || all);
         if strange {
             self.suspect(now, id);
@@ -268,12 +283,14 @@ impl Engine {
             facts.running = false;
         }
         container.gone = true;
+        if let Some(last) = &mut container.last {
+            last.outlived();
+        }
         match container.told {
             Told::Nothing => container.suspect = None,
             Told::Running(_) => self.suspect(now, id),
         }
         out.push(Outcome::State(id.clone(), None, asked));
-        self.tidy(id);
     }
 
     /// Drops what need not be remembered: neither running, nor asked for, nor suspected.
@@ -288,8 +305,10 @@ impl Engine {
                 && container.suspect.is_none()
                 && container.told == Told::Nothing
         };
-        if self.containers.get(id).is_some_and(idle) {
-            self.containers.remove(id);
+        if self.containers.get(id).is_some_and(idle)
+            && let Some(last) = self.containers.remove(id).and_then(|gone| gone.last)
+        {
+            self.remembered.keep(id, last);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! the state of a container proves that an event is missing, one is inferred, after a moment in which the real one may still arrive.
 
 mod connection;
+mod documents;
 mod events;
 mod inference;
 mod looks;
@@ -20,6 +21,9 @@ use super::known::Known;
 use super::message::{Effect, Generation};
 use crate::model::{ContainerId, Document, EngineIndex, Event, Hello, Summary};
 use crate::store::FoundRun;
+
+use documents::{Last, Remembered};
+use inference::Inferred;
 
 /// The most containers in one ask: small enough that a resync never stands long before an event's container.
 const ASK: usize = 32;
@@ -56,6 +60,12 @@ pub struct Rules {
     pub all: bool,
     /// Lists are filtered: membership has to be asked for.
     pub filtered: bool,
+    /// An entry asks for labels.
+    pub labels: bool,
+    /// Handlers want to know of each container that is there before the agent.
+    pub existing: bool,
+    /// Commands want the documents of containers.
+    pub documents: bool,
 }
 
 /// What follows from an input, beside effects; the core passes it on.
@@ -121,9 +131,7 @@ enum Link {
     /// Not asked to start yet.
     Idle,
     Waiting(Time),
-    Connecting {
-        renewal: bool,
-    },
+    Connecting,
     Live {
         since: Time,
     },
@@ -164,6 +172,8 @@ struct Container {
     asked: u64,
     /// What the last inspect said; `None` before the first, or when it is gone.
     facts: Option<Summary>,
+    /// The last document, where commands want it.
+    last: Option<Last>,
     /// There is no such container any more; the facts are its last ones.
     gone: bool,
     member: bool,
@@ -172,6 +182,8 @@ struct Container {
     told_at: u64,
     /// It may have been there before us: that it runs is no surprise.
     old: bool,
+    /// It may have been there before us, and no handler was told of it: as soon as it is seen to run, one is.
+    existing: bool,
     /// Its state and what was told of it differ, and until when an event may yet explain it.
     suspect: Option<Time>,
 }
@@ -199,8 +211,10 @@ pub struct Engine {
     rules: Rules,
     link: Link,
     generation: Generation,
-    /// The generation under which questions are asked; a renewal of the stream does not change it.
+    /// The generation under which questions are asked: answers of another one are worth nothing. A renewal of the stream does not change it.
     epoch: Generation,
+    /// What was asked under an older one than this was asked of threads that were told to end.
+    answers_from: Generation,
     hello: Option<Box<Hello>>,
     /// The id of the engine that the last agent watched here.
     predecessor: Option<String>,
@@ -208,6 +222,8 @@ pub struct Engine {
     continuity: Continuity,
     connected_at: Time,
     down: bool,
+    /// Nothing came of it since a list was asked for.
+    silent: bool,
     ever_up: bool,
     error: String,
     complaints: Complaints,
@@ -215,6 +231,7 @@ pub struct Engine {
 
     containers: HashMap<ContainerId, Container>,
     known: Known,
+    remembered: Remembered,
     urgent: VecDeque<ContainerId>,
     background: VecDeque<ContainerId>,
     /// Containers whose inspect failed, and when they are asked for again.
@@ -230,6 +247,7 @@ pub struct Engine {
     tick: Time,
     revisions: u64,
     suspects: VecDeque<(Time, ContainerId)>,
+    inferred: Inferred,
     /// The first look at the engine is under way: what runs was there before us.
     baseline: bool,
     /// A gap was said, so that differences are no surprise until the round of this number has looked at everything.
@@ -248,6 +266,7 @@ impl Engine {
             rules,
             link: Link::Idle,
             generation: 0,
+            answers_from: 0,
             epoch: 0,
             hello: None,
             predecessor: None,
@@ -255,12 +274,14 @@ impl Engine {
             continuity: Continuity::new(None),
             connected_at: Time::ZERO,
             down: false,
+            silent: false,
             ever_up: false,
             error: String::new(),
             complaints: Complaints::default(),
             backoff: Backoff::new(Time::from_millis(200), Time::from_secs(10)),
             containers: HashMap::new(),
             known: Known::default(),
+            remembered: Remembered::default(),
             urgent: VecDeque::new(),
             background: VecDeque::new(),
             failed: VecDeque::new(),
@@ -274,6 +295,7 @@ impl Engine {
             tick: Time::MAX,
             revisions: 0,
             suspects: VecDeque::new(),
+            inferred: Inferred::default(),
             baseline: true,
             heals: None,
             excused_until: Time::ZERO,
@@ -294,9 +316,11 @@ impl Engine {
         self.continuity = Continuity::new(last.resume_ns);
         self.predecessor = Some(last.engine_id);
         let runs = last.runs;
+        let existing = self.rules.existing;
         for run in runs.iter().flatten() {
             let container = self.container(&run.id);
             container.told = Told::Running(Some(run.started_at.as_str().into()));
+            container.existing = existing;
             container.facts = Some(Summary {
                 name: run.name.as_str().into(),
                 image: run.image.as_str().into(),
@@ -306,6 +330,46 @@ impl Engine {
             });
         }
         self.baseline = runs.is_none();
+    }
+
+    /// The file was read again, and may ask for more.
+    pub fn obey(&mut self, now: Time, rules: &Rules) {
+        let labels = rules.labels && !self.rules.labels;
+        let documents = rules.documents && !self.rules.documents;
+        self.rules = rules.clone();
+        if (labels || documents) && self.is_started() {
+            // What was not kept has to be looked at again.
+            self.want_round(now);
+        }
+    }
+
+    /// It is watched no more: all is forgotten, and nothing that is still said of it counts.
+    pub fn retire(&mut self) {
+        let epoch = self.epoch + 1;
+        *self = Engine {
+            generation: self.generation + 1,
+            epoch,
+            answers_from: epoch,
+            ..Engine::new(self.index, self.rules.clone())
+        };
+    }
+
+    /// It is to be reached in another way, by other threads: a new connection, to whoever answers there.
+    pub fn moved(&mut self, now: Time) {
+        if !self.is_started() {
+            return;
+        }
+        if matches!(self.link, Link::Live { .. }) {
+            self.continuity.ended(self.clock_ns(now));
+        }
+        self.generation += 1;
+        self.hang_up(now);
+        self.answers_from = self.epoch;
+        self.asks.clear();
+        self.listing = None;
+        self.backoff.reset();
+        self.complaints.clear();
+        self.link = Link::Waiting(now);
     }
 
     /// Was it started?
@@ -354,14 +418,18 @@ impl Engine {
 
     /// What the last inspect said of a container.
     pub fn facts(&self, id: &str) -> Option<&Summary> {
-        self.containers
-            .get(&ContainerId::from(id))
-            .and_then(|container| container.facts.as_ref())
+        let container = self.containers.get(id)?;
+        container.facts.as_ref()
     }
 
     /// What was said of containers lately, also of those that are gone.
     pub fn known(&self) -> &Known {
         &self.known
+    }
+
+    /// This was made up, or came late.
+    pub fn note_inferred(&mut self, event: &Event) {
+        self.known.inferred(event);
     }
 
     /// The newest change of a container that an event told of.
@@ -380,10 +448,22 @@ impl Engine {
         })
     }
 
+    /// Look at this container before all others; the change that an inspect has to have seen then.
+    pub fn look_first(&mut self, now: Time, id: &ContainerId) -> u64 {
+        self.touch(now, id)
+    }
+
     /// The store lacks this container: look at it again.
     pub fn look_again(&mut self, now: Time, id: &ContainerId) {
         if self.containers.contains_key(id) {
             self.touch(now, id);
+        }
+    }
+
+    /// The store was away when this container was looked at: look at it again, after all that is more urgent.
+    pub fn look_later(&mut self, id: &ContainerId) {
+        if self.containers.contains_key(id) {
+            self.look_in_turn(id);
         }
     }
 
@@ -393,7 +473,7 @@ impl Engine {
         if let Link::Waiting(at) = self.link
             && at <= now
         {
-            self.connect(false, out);
+            self.connect(out);
         }
         if self.continuity.deadline().is_some_and(|at| at <= now)
             && self.continuity.replay_over().is_some()
@@ -418,11 +498,15 @@ impl Engine {
     }
 
     fn is_live(&self) -> bool {
-        self.epoch != 0
-            && matches!(
-                self.link,
-                Link::Live { .. } | Link::Connecting { renewal: true }
-            )
+        matches!(self.link, Link::Live { .. })
+    }
+
+    /// From when on whatever happened has been told, if it ever is; `None` when no stream is open.
+    pub fn told_by(&self) -> Option<Time> {
+        match self.link {
+            Link::Live { since } => Some(since + SETTLE),
+            _ => None,
+        }
     }
 
     /// When [`Engine::settle`] has something to do although nothing happened.

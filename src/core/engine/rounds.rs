@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{ASK_AGAIN, Container, Engine, Look, Outcome, SETTLE, Stage};
 use crate::core::Time;
 use crate::core::backoff::Random;
-use crate::core::message::{Effect, Generation, Level};
+use crate::core::message::{Effect, Generation, Level, Unlisted};
 use crate::model::{ContainerId, Row};
 
 impl Engine {
@@ -22,9 +22,12 @@ impl Engine {
         &mut self,
         now: Time,
         generation: Generation,
-        result: Result<Vec<Row>, String>,
+        result: Result<Vec<Row>, Unlisted>,
         out: &mut Vec<Outcome>,
     ) {
+        if generation < self.answers_from {
+            return;
+        }
         let Some(asked) = self.listing.take() else {
             return;
         };
@@ -34,17 +37,22 @@ impl Engine {
         }
         let rows = match result {
             Ok(rows) => rows,
-            Err(error) => {
+            Err(Unlisted { error, timed_out }) => {
                 self.round = None;
                 self.want_round(now);
                 self.list_at = now + ASK_AGAIN;
                 if self.list_complaints.is_new(&error) {
-                    out.push(Outcome::Effect(Effect::Log(Level::Warn, error)));
+                    out.push(Outcome::Effect(Effect::Log(Level::Warn, error.clone())));
+                }
+                if timed_out && self.silent {
+                    self.error = error;
+                    self.does_not_answer(out);
                 }
                 return;
             }
         };
         self.list_complaints.clear();
+        self.answers(out);
         let listed: HashSet<&ContainerId> = rows.iter().map(|row| &row.id).collect();
         // Lists are made without the containers' locks: one that an event touched a moment before may be missing although it is there.
         let recent = |container: &Container| container.touched.is_some_and(|at| at + SETTLE > now);
@@ -67,6 +75,7 @@ impl Engine {
                         *again = true;
                     }
                     self.gone(now, &id, 0, out);
+                    self.tidy(&id);
                 }
             }
         }

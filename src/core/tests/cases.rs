@@ -12,7 +12,10 @@ use super::store::Fate;
 use super::words::words;
 use super::world::{World, settings};
 use crate::core::{Input, Settings, StoreRequest, StreamEnd, Time};
-use crate::model::{EngineIndex, Entry, Filter};
+use crate::model::{
+    Cause, Debounce, EngineIndex, Entry, ExitCodes, Filter, Labels, OnBusy, Order, Patterns,
+    Queueing,
+};
 
 /// Something of an engine, or the store, that is not let through.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -115,7 +118,10 @@ fn play(text: &str) -> String {
         let start = case.world.now;
         case.command(line, &parts);
         // Nobody notices these.
-        if !matches!(parts[0], "there" | "hold" | "store" | "stick" | "unheard") {
+        if !matches!(
+            parts[0],
+            "there" | "hold" | "store" | "stick" | "unheard" | "edit"
+        ) {
             case.flow();
         }
         for (at, effect) in std::mem::take(&mut case.world.effects) {
@@ -141,6 +147,13 @@ fn value<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
         .map(|(_, value)| value)
 }
 
+/// `name:value,other:value`
+fn pairs(text: Option<&str>) -> impl Iterator<Item = (String, String)> {
+    let pairs = text.into_iter().flat_map(|text| text.split(','));
+    let pairs = pairs.filter_map(|pair| pair.split_once(':'));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned()))
+}
+
 fn time(text: &str) -> Time {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: f64 = digits
@@ -155,36 +168,94 @@ fn time(text: &str) -> Time {
     }
 }
 
+/// What the words of an entry say of its queue.
+fn queueing(words: &[&str]) -> Queueing {
+    let usual = Queueing::default();
+    let number = |name| value(words, name).map(|text| text.parse().expect("a number"));
+    let span = |name| value(words, name).map(time);
+    Queueing {
+        concurrency: number("concurrency").map_or(usual.concurrency, |n: u32| n as usize),
+        order: match value(words, "order") {
+            None | Some("container") => Order::Container,
+            Some("none") => Order::None,
+            Some(other) => panic!("`{other}` is no order"),
+        },
+        on_busy: match value(words, "on_busy") {
+            None | Some("queue") => OnBusy::Queue,
+            Some("skip") => OnBusy::Skip,
+            Some("replace") => OnBusy::Replace,
+            Some(other) => panic!("nobody does `{other}`"),
+        },
+        debounce: span("debounce").map(|quiet| Debounce {
+            quiet,
+            max: span("debounce_max").unwrap_or(quiet * 10),
+        }),
+        cooldown: span("cooldown").unwrap_or(usual.cooldown),
+        retries: number("retries").unwrap_or(usual.retries),
+        backoff: span("backoff").unwrap_or(usual.backoff),
+    }
+}
+
 /// Lines before the first command; `false` for one that is a command.
 fn configure(settings: &mut Settings, words: &[&str]) -> bool {
     match words[0] {
         "engines" => settings.engines = super::world::settings(&words[1..]).engines,
         "interval" => settings.interval = time(words[1]),
         "no-cache" => settings.cache = None,
-        "all" | "filtered" | "forget-after" => {
+        "all" | "filtered" | "selfcheck" | "forget-after" => {
             let cache = settings.cache.as_mut().expect("there is a cache");
             match words[0] {
                 "all" => cache.all = true,
                 "filtered" => cache.filtered = true,
+                "selfcheck" => cache.selfcheck = true,
                 _ => cache.forget_after = time(words[1]),
             }
         }
         "entry" => {
+            let patterns = |text: &str| Patterns {
+                any: match text {
+                    "-" => Vec::new(),
+                    text => text.split(',').map(str::to_owned).collect(),
+                },
+                none: Vec::new(),
+            };
+            let given = |name| value(words, name).map_or_else(Patterns::default, patterns);
             let filter = Filter {
-                types: words[2].split(',').map(str::to_owned).collect(),
-                engine: value(words, "engine").map(str::to_owned),
-                container: value(words, "container").map(str::to_owned),
-                image_contains: None,
+                types: patterns(words[2]),
+                engines: given("engine"),
+                containers: given("container"),
+                labels: Labels {
+                    labels: pairs(value(words, "labels"))
+                        .map(|(name, value)| (name, Some(value)))
+                        .collect(),
+                    all: true,
+                },
+                exit_codes: ExitCodes {
+                    any: value(words, "exit")
+                        .map(|code| code.parse().expect("a number"))
+                        .map(|code| (code, code))
+                        .into_iter()
+                        .collect(),
+                    none: Vec::new(),
+                },
+                causes: match value(words, "cause") {
+                    None => Vec::new(),
+                    Some("crash") => vec![Cause::Crash],
+                    Some("stop") => vec![Cause::Stop],
+                    Some(_) => vec![Cause::Oom],
+                },
+                ..Filter::default()
             };
             let entry = Entry {
                 name: words[1].into(),
                 filter,
                 command: Some("true".into()).filter(|_| !words.contains(&"no-command")),
                 log: value(words, "log").map(Into::into),
-                timeout: Time::from_secs(60),
-                grace: Time::from_secs(5),
-                concurrency: value(words, "concurrency")
-                    .map_or(8, |n| n.parse().expect("a number")),
+                lasting: value(words, "for").map_or(Time::ZERO, time),
+                existing: words.contains(&"existing"),
+                once: words.contains(&"once"),
+                queueing: queueing(words),
+                ..Entry::default()
             };
             settings.entries.get_or_insert_default().push(entry.into());
         }
@@ -219,6 +290,9 @@ impl Case {
 
     fn once(&mut self) -> bool {
         let free = |hold: Hold| !self.held.contains(&hold);
+        if self.world.haunt() {
+            return true;
+        }
         let (streams, events, store) = (free(Hold::Streams), free(Hold::Events), free(Hold::Store));
         if store && self.world.request.is_some() {
             let fate = match self.world.request {
@@ -295,10 +369,13 @@ impl Case {
                 }
             }
             "stop" => self.world.step(Input::Stop),
+            "edit" => self.edit(&words[1..]),
+            "reload" => self.world.reload(),
             "report" => self.world.step(Input::Report),
-            "end" => {
+            "end" | "fail" => {
                 let id = words[1].parse().expect("a job's number");
-                assert!(self.world.end_run(id, 0), "no job {id} runs");
+                let code = i32::from(words[0] == "fail");
+                assert!(self.world.end_run(id, code), "no job {id} runs");
             }
             "new-process" => self.world.new_process(),
             "store" => self.store(words),
@@ -323,7 +400,14 @@ impl Case {
             "cut" => StreamEnd::Failed("connection reset by peer".into()),
             "close" | "dies" => StreamEnd::Closed,
             "silent" => StreamEnd::Silent,
-            "renew" => StreamEnd::Renewal,
+            "hangs" => {
+                assert!(self.world.hang(at), "it was asked nothing");
+                return;
+            }
+            "renew" => {
+                assert!(self.world.renew(at), "no stream is open");
+                return;
+            }
             "back" => {
                 docker.alive = true;
                 return;
@@ -348,6 +432,9 @@ impl Case {
         };
         if words[2] == "dies" {
             docker.alive = false;
+            if docker.stream.is_none() {
+                return;
+            }
         }
         assert!(self.world.end_stream(at, end), "no stream is open");
     }
@@ -384,7 +471,8 @@ impl Case {
                 } else {
                     told
                 };
-                docker.create(now, id, name, image, told);
+                let labels = pairs(value(words, "labels")).collect();
+                docker.create_with(now, id, name, image, labels, told);
                 if let Some(container) = docker.containers.get_mut(id) {
                     container.member = !words.contains(&"filtered-out");
                     container.size = value(words, "size").map_or(0, |n| n.parse().expect("bytes"));
@@ -394,7 +482,11 @@ impl Case {
                 }
             }
             "start" => docker.start(now, id, told),
-            "die" => docker.die(now, id, 1, told),
+            "die" => {
+                let code = value(words, "code").map_or(1, |code| code.parse().expect("a number"));
+                docker.die(now, id, code, told);
+            }
+            "kill" | "oom" => docker.emit(now, "container", words[0], id, told),
             "restart" => {
                 docker.die(now, id, 0, told);
                 docker.start(now, id, told);
@@ -414,6 +506,24 @@ impl Case {
             "connect" => docker.emit(now, "network", "connect", id, told),
             "pause" | "unpause" | "update" => docker.change(now, id, words[0], told),
             other => panic!("`{other}` makes no sense"),
+        }
+    }
+
+    /// The file says something else, which is noticed when it is read again: `edit engines a c`, `edit entry …` (a new one, or in place of the one of
+    /// that name), `edit without greet`.
+    fn edit(&mut self, words: &[&str]) {
+        let settings = &mut self.world.settings;
+        let entries = settings.entries.get_or_insert_default();
+        match words {
+            ["without", name] => entries.retain(|entry| *entry.name != **name),
+            ["entry", name, ..] => {
+                let place = entries.iter().position(|entry| *entry.name == **name);
+                assert!(configure(settings, words), "{words:?} makes no sense");
+                if let (Some(place), Some(entries)) = (place, &mut settings.entries) {
+                    entries.swap_remove(place);
+                }
+            }
+            _ => assert!(configure(settings, words), "{words:?} makes no sense"),
         }
     }
 
@@ -447,14 +557,19 @@ impl Case {
                 host.running.insert(id.to_owned());
                 host.manifest.insert(id.to_owned(), "img".to_owned());
             }
+            "rival" => match words[2] {
+                "comes" => self.world.store.rival = true,
+                "dies" => self.world.store.rival = false,
+                "is-done" => self.world.store.rival_is_done(now),
+                other => panic!("another agent cannot `{other}`"),
+            },
             "is-right" => self.world.compare().unwrap_or_else(|text| panic!("{text}")),
             other => panic!("the store cannot `{other}`"),
         }
     }
 
     fn index(&self, name: &str) -> usize {
-        let mut engines = self.world.settings.engines.iter();
-        let found = engines.position(|engine| &*engine.name == name);
+        let found = self.world.names.iter().position(|known| known == name);
         found.unwrap_or_else(|| panic!("there is no engine `{name}`"))
     }
 }

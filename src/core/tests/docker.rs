@@ -28,6 +28,7 @@ pub struct Container {
     pub member: bool,
     /// Bytes of its document beside the few that it has anyway.
     pub size: usize,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// How an event gets lost.
@@ -45,6 +46,8 @@ pub enum Told {
 #[derive(Debug)]
 pub struct Stream {
     pub generation: Generation,
+    /// Where a renewal begins.
+    pub since: Since,
     /// What the reader has not read.
     pub wire: VecDeque<Event>,
 }
@@ -57,6 +60,8 @@ pub struct Docker {
     pub containers: BTreeMap<String, Container>,
     pub ring: VecDeque<Event>,
     pub stream: Option<Stream>,
+    /// The next one, what was said before it, and when.
+    pub next: Option<(Stream, Hello, Time)>,
     /// How far its clock is off ours, beside [`T0`].
     pub skew_ns: i64,
     stamps: i64,
@@ -74,6 +79,7 @@ impl Docker {
             containers: BTreeMap::new(),
             ring: VecDeque::new(),
             stream: None,
+            next: None,
             skew_ns: 0,
             stamps: 0,
             runs: Vec::new(),
@@ -96,18 +102,18 @@ impl Docker {
     }
 
     /// Somebody opens a stream: what it begins with. Like moby, it looks from the newest event back to the first one that is too old.
-    pub fn subscribe(&mut self, generation: Generation, since: Since, hello: &Hello) {
-        let since_ns = match since {
-            Since::Now => hello.clock_ns,
-            Since::At { newest_ns, .. } if hello.clock_ns < newest_ns => 1,
-            Since::At { oldest_ns, .. } => oldest_ns,
-        };
+    pub fn subscribe(&self, generation: Generation, since: Since, hello: &Hello) -> Stream {
+        let since_ns = since.begin_ns(hello.clock_ns);
         let young = |event: &&Event| event.time_ns >= since_ns;
         let mut wire: VecDeque<Event> = VecDeque::new();
         for event in self.ring.iter().rev().take_while(young) {
             wire.push_front(event.clone());
         }
-        self.stream = Some(Stream { generation, wire });
+        Stream {
+            generation,
+            since: since.opened(hello.clock_ns),
+            wire,
+        }
     }
 
     /// Something happened to an object; what the event's attributes say is as of now.
@@ -121,6 +127,10 @@ impl Docker {
             if action == "die" {
                 let code = container.exit_code.to_string();
                 attributes.push(("exitCode".into(), code.as_str().into()));
+            }
+            for (name, value) in &container.labels {
+                attributes.retain(|(own, _)| **own != **name);
+                attributes.push((name.as_str().into(), value.as_str().into()));
             }
         }
         if kind == "network" {
@@ -136,6 +146,7 @@ impl Docker {
             },
             attributes,
             time_ns: self.clock_ns(now) / 1000 * 1000 + self.stamps % 1000,
+            ..Event::default()
         };
         if told == Told::Never {
             return;
@@ -147,14 +158,27 @@ impl Docker {
             self.ring.pop_front();
         }
         self.ring.push_back(event.clone());
-        if told == Told::Yes
-            && let Some(stream) = &mut self.stream
-        {
-            stream.wire.push_back(event);
+        if told == Told::Yes {
+            let next = self.next.as_mut().map(|(stream, ..)| stream);
+            for stream in self.stream.as_mut().into_iter().chain(next) {
+                stream.wire.push_back(event.clone());
+            }
         }
     }
 
     pub fn create(&mut self, now: Time, id: &str, name: &str, image: &str, told: Told) {
+        self.create_with(now, id, name, image, BTreeMap::new(), told);
+    }
+
+    pub fn create_with(
+        &mut self,
+        now: Time,
+        id: &str,
+        name: &str,
+        image: &str,
+        labels: BTreeMap<String, String>,
+        told: Told,
+    ) {
         let container = Container {
             name: name.to_owned(),
             image: image.to_owned(),
@@ -164,6 +188,7 @@ impl Docker {
             exit_code: 0,
             member: true,
             size: 0,
+            labels,
         };
         self.containers.insert(id.to_owned(), container);
         self.emit(now, "container", "create", id, told);
@@ -233,7 +258,7 @@ impl Docker {
 pub fn document(id: &str, container: &Container) -> Document {
     let started_at = format!("{id}-{}", container.run);
     let json = format!(
-        "{id} {} {} {} {started_at} {} {}",
+        r#"{{"Id":"{id}","Name":"/{}","Image":"{}","Running":{},"StartedAt":"{started_at}","Version":{},"ExitCode":{}}}"#,
         container.name, container.image, container.running, container.version, container.exit_code
     );
     let mut hasher = DefaultHasher::new();
@@ -246,9 +271,18 @@ pub fn document(id: &str, container: &Container) -> Document {
             image: container.image.as_str().into(),
             running: container.running,
             started_at: started_at.as_str().into(),
+            started_ns: None,
             exit_code: container.exit_code,
-            labels_lie: false,
+            hides_exit_code: container.labels.contains_key("exitCode"),
+            labels: Some(
+                container
+                    .labels
+                    .iter()
+                    .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+                    .collect(),
+            ),
+            ..Summary::default()
         },
-        json,
+        json: json.into(),
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! `SEED=17` runs one seed alone, `SEEDS=1000` so many, from `FROM` on (they are printed when they fail).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::docker::Told;
 use super::store::Fate;
@@ -11,7 +12,7 @@ use super::world::{World, settings};
 use crate::core::backoff::Random;
 use crate::core::engine::Counters;
 use crate::core::{StreamEnd, Time};
-use crate::model::{EngineIndex, Entry, Filter};
+use crate::model::{Debounce, EngineIndex, Entry, Filter, OnBusy, Order, Queueing};
 
 /// How many seeds are tried when nobody says otherwise.
 const SEEDS: u64 = 150;
@@ -36,6 +37,8 @@ struct Faults {
     store: bool,
     /// The agent is killed and started anew.
     restarts: bool,
+    /// Engines leave the file and come back, at other addresses too.
+    reloads: bool,
 }
 
 impl Faults {
@@ -50,8 +53,64 @@ impl Faults {
             hangs: some(),
             store: some(),
             restarts: some(),
+            reloads: some(),
         }
     }
+}
+
+/// What runs for every start and every end, each in its own way. Only `all` is sure to run once for each; `one` needs a cache.
+fn entries() -> Vec<Arc<Entry>> {
+    let queueing = Queueing {
+        concurrency: 3,
+        ..Queueing::default()
+    };
+    let again = Queueing {
+        retries: 2,
+        backoff: Time::from_millis(200),
+        ..queueing.clone()
+    };
+    let newest = Queueing {
+        on_busy: OnBusy::Replace,
+        concurrency: 1,
+        ..again.clone()
+    };
+    let quiet = Queueing {
+        debounce: Some(Debounce {
+            quiet: Time::from_millis(100),
+            max: Time::from_secs(1),
+        }),
+        order: Order::None,
+        ..again.clone()
+    };
+    let seldom = Queueing {
+        cooldown: Time::from_secs(5),
+        on_busy: OnBusy::Skip,
+        ..queueing.clone()
+    };
+    let entry = |(name, queueing): (&str, Queueing)| {
+        let filter = Filter {
+            types: ["start", "die", "engine/*"].into(),
+            ..Filter::default()
+        };
+        Arc::new(Entry {
+            name: name.into(),
+            filter,
+            existing: true,
+            command: Some("true".into()),
+            once: name == "one",
+            queueing,
+            ..Entry::default()
+        })
+    };
+    let all = [
+        ("one", again.clone()),
+        ("all", queueing),
+        ("again", again),
+        ("newest", newest),
+        ("quiet", quiet),
+        ("seldom", seldom),
+    ];
+    all.map(entry).to_vec()
 }
 
 struct Simulation {
@@ -64,6 +123,10 @@ struct Simulation {
     /// What ended processes had counted.
     counted: Vec<Counters>,
     restarts: u64,
+    /// How many commands had run when each process but the first began, and when the engine left the file; by engine.
+    lives: Vec<Vec<usize>>,
+    /// How often each engine left the file: it may have told something meanwhile, and its jobs were dropped.
+    left: Vec<u64>,
     /// Engines that were replaced by others: what the old ones had not told is lost without a word.
     replaced: Vec<bool>,
     /// Settles in a row in which time did not pass.
@@ -79,21 +142,7 @@ impl Simulation {
         settings.seed = seed;
         settings.workers = 4;
         settings.interval = Time::from_secs(20);
-        settings.entries = Some(vec![
-            Entry {
-                name: "all".into(),
-                filter: Filter {
-                    types: vec!["start".into(), "die".into()],
-                    ..Filter::default()
-                },
-                command: Some("true".into()),
-                log: None,
-                timeout: Time::from_secs(60),
-                grace: Time::from_secs(5),
-                concurrency: 3,
-            }
-            .into(),
-        ]);
+        settings.entries = Some(entries());
         if let Some(cache) = &mut settings.cache {
             cache.all = random.draw().is_multiple_of(2);
             cache.filtered = random.draw().is_multiple_of(3);
@@ -101,6 +150,7 @@ impl Simulation {
         }
         if random.draw().is_multiple_of(6) {
             settings.cache = None;
+            settings.entries.get_or_insert_default().remove(0);
         }
         Simulation {
             world: World::new(settings),
@@ -110,6 +160,8 @@ impl Simulation {
             ids: 0,
             counted: vec![Counters::default(); engines],
             restarts: 0,
+            lives: vec![Vec::new(); engines],
+            left: vec![0; engines],
             replaced: vec![false; engines],
             spins: 0,
         }
@@ -160,7 +212,7 @@ impl Simulation {
     /// Everything that waits is answered, in the order in which it was asked.
     fn drain(&mut self) {
         for _ in 0..10_000 {
-            let mut any = false;
+            let mut any = self.world.haunt();
             for at in 0..self.world.dockers.len() {
                 any |= self.world.open_stream(at);
                 any |= self.world.hear(at);
@@ -211,7 +263,8 @@ impl Simulation {
             16 => {
                 let runs: Vec<u64> = self.world.running.keys().copied().collect();
                 if let Some(id) = runs.get(self.below(runs.len())) {
-                    self.world.end_run(*id, 0);
+                    let code = i32::from(self.one_in(3));
+                    self.world.end_run(*id, code);
                 }
             }
             17 => {
@@ -226,8 +279,14 @@ impl Simulation {
                 self.pass(Time::from_millis(time));
             }
             18 => self.trouble(at),
+            _ if self.one_in(3) => {
+                self.world.haunt();
+            }
+            _ if self.one_in(2) => {
+                self.world.overlap(at);
+            }
             _ => {
-                self.world.end_stream_if_read(at);
+                self.world.renew(at);
             }
         }
         if !self.one_in(4) {
@@ -329,6 +388,11 @@ impl Simulation {
             }
             3..=5 => self.revive(at),
             6 if faults.replaced && self.one_in(2) => {
+                // Whoever asks next is answered by another one, be it at a renewal.
+                let kept = match self.one_in(2) {
+                    true => self.world.dockers[at].stream.take(),
+                    false => None,
+                };
                 self.world.end_stream(at, StreamEnd::Closed);
                 self.ids += 1;
                 self.replaced[at] = true;
@@ -336,6 +400,8 @@ impl Simulation {
                 let runs = std::mem::take(&mut self.world.dockers[at].runs);
                 self.world.dockers[at] = super::docker::Docker::new(&id);
                 self.world.dockers[at].runs = runs;
+                self.world.dockers[at].stream = kept;
+                self.world.renew(at);
                 if let Some((.., hello)) = &mut self.world.threads[at].order {
                     *hello = None;
                 }
@@ -365,6 +431,7 @@ impl Simulation {
                 }
             }
             13 if faults.restarts && self.one_in(6) => self.restart(),
+            15 if faults.reloads => self.reload(),
             14 if faults.breaks && self.one_in(4) => {
                 let time = Time::from_secs(1 + self.random.draw() % 40);
                 self.pass(time);
@@ -402,18 +469,63 @@ impl Simulation {
         }
     }
 
+    /// Another file: any of the engines, at least one, some of them at another address.
+    fn reload(&mut self) {
+        let mut words: Vec<String> = Vec::new();
+        let all = self.world.names.clone();
+        for name in &all {
+            if !self.one_in(3) {
+                let elsewhere = if self.one_in(3) { "=elsewhere" } else { "" };
+                words.push(format!("{name}{elsewhere}"));
+            }
+        }
+        if words.is_empty() {
+            words.push(all[0].clone());
+        }
+        self.change_file(&words);
+        if self.one_in(3) {
+            // Again, before anything came of it.
+            self.change_file(&all);
+        }
+    }
+
+    fn change_file(&mut self, words: &[String]) {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let engines = settings(&words).engines;
+        for at in 0..self.world.names.len() {
+            let named = |engine: &crate::model::Engine| *engine.name == self.world.names[at];
+            if self.world.is_watched(at) && !engines.iter().any(named) {
+                self.count_engine(at);
+                self.left[at] += 1;
+                self.lives[at].push(self.world.ran.len());
+            }
+        }
+        self.world.settings.engines = engines;
+        self.world.reload();
+    }
+
     fn restart(&mut self) {
+        // A process numbers its engines as they stand in the file.
+        let all = self.world.names.clone();
+        self.change_file(&all);
         self.restarts += 1;
+        for lives in &mut self.lives {
+            lives.push(self.world.ran.len());
+        }
         self.count();
         self.world.new_process();
     }
 
     fn count(&mut self) {
-        for (at, counted) in self.counted.iter_mut().enumerate() {
-            let counters = self.world.counters(at);
-            counted.gaps += counters.gaps;
-            counted.drift += counters.drift;
+        for at in 0..self.counted.len() {
+            self.count_engine(at);
         }
+    }
+
+    fn count_engine(&mut self, at: usize) {
+        let counters = self.world.counters(at);
+        self.counted[at].gaps += counters.gaps;
+        self.counted[at].drift += counters.drift;
     }
 
     // ---- the end of all faults
@@ -421,6 +533,8 @@ impl Simulation {
     fn quiet(&mut self) {
         self.faults.breaks = false;
         self.world.store.up = true;
+        let all = self.world.names.clone();
+        self.change_file(&all);
         for at in 0..self.world.dockers.len() {
             self.revive(at);
             for which in (0..self.world.threads[at].hung.len()).rev() {
@@ -437,7 +551,7 @@ impl Simulation {
             }
             for at in 0..self.world.dockers.len() {
                 if round == 0 {
-                    self.world.end_stream(at, StreamEnd::Renewal);
+                    self.world.renew(at);
                 }
             }
         }
@@ -449,26 +563,48 @@ impl Simulation {
         if self.world.settings.cache.is_some() {
             self.world.compare()?;
         }
+        self.judge_queues()?;
         for at in 0..self.world.dockers.len() {
             self.judge_runs(at)
+                .and_then(|()| self.judge_own(at))
                 .map_err(|text| format!("engine {at}: {text}; counted {:?}", self.counted[at]))?;
         }
         Ok(())
     }
 
+    /// Nothing waits for ever, and entries that leave nothing out ran for the same events.
+    fn judge_queues(&self) -> Result<(), String> {
+        let jobs = &self.world.core.jobs;
+        let left = (jobs.waiting(), jobs.running());
+        let events = &self.world.events;
+        let all = events.get("all");
+        let differ = |name: &&&str| events.get(**name) != all;
+        match ["again", "quiet"].iter().find(differ) {
+            _ if left != (0, 0) => Err(format!("{left:?} jobs wait and run in the end")),
+            // What an agent leaves behind, its successor begins once more; not all entries had come equally far.
+            Some(name) if self.restarts + self.left.iter().sum::<u64>() == 0 => {
+                Err(format!("{name} ran for others: {events:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Every start and every end reached the handlers once, unless somebody said that events may be missing.
     fn judge_runs(&self, at: usize) -> Result<(), String> {
         let counted = &self.counted[at];
+        let begun_anew = self.restarts + self.left[at];
         let mut ran: BTreeMap<&str, u64> = BTreeMap::new();
         for (_, text, _) in self.world.ran.iter().filter(|(engine, ..)| *engine == at) {
-            *ran.entry(text).or_default() += 1;
+            if !text.contains(" existing ") && !text.contains(" engine/") {
+                *ran.entry(text).or_default() += 1;
+            }
         }
         let gap = counted.gaps > 0;
         let faultless = !self.faults.drops
             && !self.faults.clock
             && !self.faults.replaced
             && !self.world.broke
-            && self.restarts == 0;
+            && begun_anew == 0;
         if gap && faultless {
             return Err("a gap was counted although there was none".into());
         }
@@ -476,12 +612,12 @@ impl Simulation {
             match ran.remove(text.as_str()) {
                 None if !gap
                     && !self.replaced[at]
-                    && self.restarts == 0
+                    && begun_anew == 0
                     && !self.world.dockers[at].unheard.contains(text) =>
                 {
                     return Err(format!("no handler ever heard of `{text}`"));
                 }
-                Some(times) if times > 1 + self.restarts => {
+                Some(times) if times > 1 + begun_anew => {
                     return Err(format!("handlers ran {times} times for `{text}`"));
                 }
                 _ => {}
@@ -490,6 +626,53 @@ impl Simulation {
         match ran.is_empty() || gap {
             true => Ok(()),
             false => Err(format!("handlers ran for what never was: {ran:?}")),
+        }
+    }
+}
+
+impl Simulation {
+    /// Of what no engine sends, each process told what it had to, and told it once.
+    fn judge_own(&self, at: usize) -> Result<(), String> {
+        let mut gaps = 0;
+        let mut told = BTreeSet::new();
+        let ends = self.lives[at].iter().copied().chain([self.world.ran.len()]);
+        let mut begin = 0;
+        for end in ends {
+            told.clear();
+            let mut down = false;
+            let ran = &self.world.ran[begin..end];
+            begin = end;
+            for (_, text, _) in ran.iter().filter(|(engine, ..)| *engine == at) {
+                let words: Vec<&str> = text.split(' ').collect();
+                match words[1] {
+                    "engine/gap" => gaps += 1,
+                    "engine/down" | "engine/up" => {
+                        if down == (words[1] == "engine/down") {
+                            return Err(format!("`{text}` for the second time"));
+                        }
+                        down = !down;
+                    }
+                    "existing" if told.contains(words[2]) => {
+                        return Err(format!("`{text}` of what was told of before"));
+                    }
+                    _ => {
+                        told.insert(words[2]);
+                    }
+                }
+            }
+            if end == self.world.ran.len() && down {
+                return Err("an engine that answers was not told to be up".into());
+            }
+        }
+        let counted = self.counted[at].gaps;
+        if gaps > counted || (gaps < counted && self.restarts + self.left[at] == 0) {
+            return Err(format!("{gaps} gaps were told"));
+        }
+        let containers = &self.world.dockers[at].containers;
+        let mut running = containers.iter().filter(|(_, of)| of.running);
+        match running.find(|(id, _)| !told.contains(id.as_str())) {
+            Some((id, _)) => Err(format!("nobody was told that {id} runs")),
+            None => Ok(()),
         }
     }
 }

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::core::{StoreReply, StoreRequest, Time};
 use crate::model::{ContainerId, EngineIndex};
 use crate::store::{
-    Applied, Audit, Batch, Beaten, Claim, Fenced, Found, FoundRun, Holder, HostBatch, Opened,
-    StoreError, Swept, Taken,
+    Applied, Audit, Batch, Beaten, Claim, Fenced, Found, FoundRun, Holder, HostBatch, OnceAsk,
+    OnceState, OnceWish, Opened, StoreError, Swept, Taken,
 };
 
 const LEASE: Time = Time::from_secs(10);
+
+/// The process and the run of the other agent.
+const RIVAL: (u32, u64) = (0, 1);
 
 /// What becomes of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +58,10 @@ pub struct Store {
     pub images: BTreeSet<String>,
     pub image_hosts: BTreeMap<String, BTreeSet<usize>>,
     pub image_containers: BTreeMap<String, BTreeSet<String>>,
+    /// Who runs what only one is to run, and which of its runs; nobody any more when it was done.
+    pub once: BTreeMap<u128, (Option<(u32, u64)>, Time)>,
+    /// Another agent sees everything first, and takes what it can.
+    pub rival: bool,
     pub ttl: Time,
     pub resume_ttl: Time,
     pub up: bool,
@@ -76,6 +83,8 @@ impl Store {
             images: BTreeSet::new(),
             image_hosts: BTreeMap::new(),
             image_containers: BTreeMap::new(),
+            once: BTreeMap::new(),
+            rival: false,
             ttl: interval * 3,
             resume_ttl: Time::from_secs(300),
             up: true,
@@ -106,11 +115,13 @@ impl Store {
         self.images.clear();
         self.image_hosts.clear();
         self.image_containers.clear();
+        self.once.clear();
     }
 
     /// What has run out of time goes.
     pub fn expire(&mut self, now: Time) {
         self.keys.retain(|_, key| key.expires > now);
+        self.once.retain(|_, (_, until)| *until > now);
         for host in &mut self.hosts {
             if host.lease.as_ref().is_some_and(|(_, at)| *at <= now) {
                 host.lease = None;
@@ -196,6 +207,9 @@ impl Store {
             }
             StoreRequest::Bury(_) => StoreReply::Buried(Vec::new()),
             StoreRequest::Sweep => StoreReply::Swept(Swept::default()),
+            StoreRequest::Once(asks) => {
+                StoreReply::Once(asks.iter().map(|ask| self.once(now, ask)).collect())
+            }
             StoreRequest::Release(hosts) => {
                 for host in hosts {
                     if self.held.remove(&host.at()).is_some() {
@@ -206,6 +220,32 @@ impl Store {
                 }
                 StoreReply::Released
             }
+        }
+    }
+
+    /// The other agent has run all that it took.
+    pub fn rival_is_done(&mut self, now: Time) {
+        for (owner, until) in self.once.values_mut() {
+            if *owner == Some(RIVAL) {
+                (*owner, *until) = (None, now + 2 * self.resume_ttl);
+            }
+        }
+    }
+
+    fn once(&mut self, now: Time, ask: &OnceAsk) -> OnceState {
+        let own = Some((self.boot, ask.run));
+        let entry = self.once.entry(ask.key);
+        let first = if self.rival { Some(RIVAL) } else { own };
+        let (owner, until) = entry.or_insert((first, now + LEASE));
+        if ask.wish == OnceWish::Done {
+            (*owner, *until) = (None, now + 2 * self.resume_ttl);
+        } else if *owner == own {
+            *until = now + LEASE;
+        }
+        match owner {
+            None => OnceState::Done,
+            owner if *owner == own => OnceState::Ours,
+            _ => OnceState::Theirs,
         }
     }
 
@@ -279,6 +319,7 @@ impl Store {
             Some((other, _)) if !other.starts_with(&own) => Err(Holder::Agent(other.clone())),
             _ => {
                 host.lease = Some((lease.clone(), now + LEASE));
+                host.expires = now + self.ttl;
                 self.held.insert(claim.host.at(), lease);
                 Ok(Box::new(self.found(now, claim.host.at())))
             }

@@ -3,7 +3,7 @@
 use super::cases::stamp;
 use crate::core::{Effect, Level, Since, StoreRequest};
 use crate::model::{ContainerId, EngineIndex};
-use crate::store::{Claim, Happening, HostBatch, Notice};
+use crate::store::{Claim, Happening, HostBatch, Notice, OnceWish};
 
 /// Fields of a host that a case shows.
 const FIELDS: [&str; 4] = ["containers_running", "status", "gaps", "drift"];
@@ -11,6 +11,9 @@ const FIELDS: [&str; 4] = ["containers_running", "status", "gaps", "drift"];
 /// What an effect looks like; heartbeats, the status line and the quiet part of the log say nothing.
 pub fn words(effect: &Effect) -> Vec<String> {
     vec![match effect {
+        Effect::Watch { index, engine } => format!("watch {} at {}", name(*index), engine.url),
+        Effect::Unwatch { index } => format!("watch {} no more", name(*index)),
+        Effect::Reloaded => return Vec::new(),
         Effect::Connect { engine, since, .. } => {
             let since = match since {
                 Since::Now => "now".to_owned(),
@@ -39,11 +42,28 @@ pub fn words(effect: &Effect) -> Vec<String> {
                 .iter()
                 .any(|(name, value)| name == "EVENT_INFERRED" && value == "1");
             let inferred = if inferred { ", inferred" } else { "" };
+            let tries = match job.attempt {
+                1 => String::new(),
+                attempt => format!(", attempt {attempt}"),
+            };
+            let count = job.environment.iter();
+            let count = count.filter(|(name, value)| name == "EVENT_COUNT" && value != "1");
+            let count: String = count.map(|(_, n)| format!(", for {n} events")).collect();
+            let input = String::from_utf8_lossy(&job.input);
+            let mut variables = job.environment.iter();
+            let of_none = variables.any(|(name, id)| name == "FROM_CONTAINER_ID" && id.is_empty());
+            let document = match input.contains(r#""container":null"#) {
+                true if of_none => "",
+                true => ", of nothing that is known",
+                false if input.contains(r#""container_gone":true"#) => ", of what is gone",
+                false => "",
+            };
             format!(
-                "run #{} {}: {} of {}/{}{inferred}",
-                job.id, job.entry, job.word, job.engine, job.subject
+                "run #{} {}: {} of {}/{}{count}{inferred}{document}{tries}",
+                job.id, job.entry.name, job.word, job.engine, job.subject
             )
         }
+        Effect::EndRun(id) => format!("end #{id}"),
         Effect::CancelRuns => "cancel all commands".to_owned(),
         Effect::Log(Level::Debug, _) | Effect::Status(_) => return Vec::new(),
         Effect::Log(level, text) => format!("{}: {text}", format!("{level:?}").to_lowercase()),
@@ -63,6 +83,13 @@ fn store(request: &StoreRequest) -> Vec<String> {
         StoreRequest::Apply(batch) => return batch.hosts.iter().map(share).collect(),
         StoreRequest::Audit(host) => format!("store: audit {}", name(*host)),
         StoreRequest::Bury(hosts) => format!("store: bury {}", hosts.join(" ")),
+        StoreRequest::Once(asks) => {
+            let words = asks.iter().map(|ask| match ask.wish {
+                OnceWish::Lease => format!("lease {}", ask.run),
+                OnceWish::Done => format!("done {}", ask.run),
+            });
+            format!("store: once {}", words.collect::<Vec<_>>().join(", "))
+        }
         StoreRequest::Release(hosts) => {
             let names: Vec<String> = hosts.iter().map(|host| name(*host)).collect();
             format!("store: release {}", names.join(" "))
@@ -127,7 +154,13 @@ fn share(share: &HostBatch) -> String {
                 format!("happened {} {}{inferred}", event.word(), event.id)
             }
             Happening::Gap { dropped, .. } => format!("happened a gap of {dropped}"),
-            Happening::Run(run) => format!("happened run #{} {}", run.run, run.exit),
+            Happening::Run(run) => {
+                let number = run.run.rsplit('-').next().unwrap_or_default();
+                match &run.end {
+                    None => format!("happened run #{number} started"),
+                    Some(end) => format!("happened run #{number} {}", end.exit),
+                }
+            }
         });
     }
     for notice in &share.notices {

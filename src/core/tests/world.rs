@@ -1,15 +1,16 @@
 //! The core among models: engines, a store, and between them queues in which answers wait until somebody lets them through.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::docker::Docker;
+use super::docker::{Docker, Stream};
 use super::store::{Fate, Store};
 use crate::core::engine::Counters;
 use crate::core::{
-    Core, Effect, Generation, Input, Inspected, Settings, Since, StoreRequest, StreamEnd, Time,
+    Core, Effect, Generation, Input, Inspected, Reload, Settings, Since, StoreRequest, StreamEnd,
+    Time, Unlisted,
 };
-use crate::model::{ContainerId, EngineIndex, Exit, Hello, Job, Row, Run};
+use crate::model::{ContainerId, EngineIndex, Exit, Hello, Job, Order, Row, Run};
 
 /// The syncer has room for so many asks; the core has to count.
 const ASKS: usize = 3;
@@ -17,7 +18,7 @@ const ASKS: usize = 3;
 /// What an engine was asked and has not answered.
 #[derive(Debug)]
 pub enum Question {
-    List(Option<Result<Vec<Row>, String>>),
+    List(Option<Result<Vec<Row>, Unlisted>>),
     Inspect {
         ids: VecDeque<ContainerId>,
         check_filters: bool,
@@ -55,16 +56,26 @@ pub struct World {
     pub now: Time,
     pub settings: Settings,
     pub core: Core,
+    /// The names of the engines that were ever watched by this process or the ones before, by their index.
+    pub names: Vec<String>,
     pub dockers: Vec<Docker>,
     pub threads: Vec<Threads>,
+    /// Threads that were told to end, by their engine, with what their streams had told and nobody heard.
+    pub ghosts: VecDeque<(usize, Threads, Option<Stream>)>,
     pub store: Store,
     /// What the store was asked.
     pub request: Option<StoreRequest>,
     /// Commands that run.
     pub running: BTreeMap<u64, Job>,
-    /// All that were ever started: `<ns> <action> <id> <inferred>`, by engine.
+    /// Those of them that are told to end.
+    pub told: BTreeSet<u64>,
+    /// Events that commands ran for, by entry; those that were collected each for itself, those that were tried again once.
+    pub events: BTreeMap<Arc<str>, u64>,
+    /// All that the entry `all` ever started: `<ns> <action> <id> <inferred>`, by engine.
     pub ran: Vec<(usize, String, bool)>,
     pub stopped: bool,
+    /// How often the core has taken a file over.
+    pub reloaded: usize,
     /// Effects that nobody has looked at; filled when `keep` is set.
     pub effects: Vec<(Time, Effect)>,
     pub keep: bool,
@@ -78,15 +89,24 @@ impl World {
         World {
             now: Time::ZERO,
             core: Core::new(settings.clone()),
+            names: settings
+                .engines
+                .iter()
+                .map(|engine| engine.name.to_string())
+                .collect(),
             dockers: (0..engines)
                 .map(|n| Docker::new(&format!("E{n}")))
                 .collect(),
             threads: (0..engines).map(|_| Threads::default()).collect(),
+            ghosts: VecDeque::new(),
             store: Store::new(engines, settings.interval),
             request: None,
             running: BTreeMap::new(),
+            told: BTreeSet::new(),
+            events: BTreeMap::new(),
             ran: Vec::new(),
             stopped: false,
+            reloaded: 0,
             effects: Vec::new(),
             keep: false,
             broke: false,
@@ -99,11 +119,14 @@ impl World {
         self.core = Core::new(self.settings.clone());
         for (docker, threads) in self.dockers.iter_mut().zip(&mut self.threads) {
             docker.stream = None;
+            docker.next = None;
             *threads = Threads::default();
         }
+        self.ghosts.clear();
         self.store.new_process();
         self.request = None;
         self.running.clear();
+        self.told.clear();
         self.stopped = false;
         // Its clock begins anew, ours goes on: the core is only ever told differences.
         self.settle();
@@ -144,6 +167,9 @@ impl World {
                 self.effects.push((self.now, effect.clone()));
             }
             match effect {
+                Effect::Watch { index, engine } => self.watch(index, &engine.name),
+                Effect::Unwatch { index } => self.unwatch(index.at()),
+                Effect::Reloaded => self.reloaded += 1,
                 Effect::Connect {
                     engine,
                     generation,
@@ -180,24 +206,158 @@ impl World {
                         let found = job.environment.iter().find(|(key, _)| key == name);
                         found.map_or("", |(_, value)| value).to_owned()
                     };
-                    let engine = self.settings.engines.iter();
-                    let engine = engine
-                        .take_while(|engine| engine.name != job.engine)
-                        .count();
+                    let named = |name: &&String| **name != *job.engine;
+                    let engine = self.names.iter().take_while(named).count();
                     let text = format!(
                         "{} {} {}",
                         variable("EVENT_TIME"),
                         variable("EVENT_TYPE"),
                         variable("EVENT_ID")
                     );
-                    self.ran
-                        .push((engine, text, variable("EVENT_INFERRED") == "1"));
+                    self.beside(&job);
+                    let count = variable("EVENT_COUNT").parse().expect("a number");
+                    *self.events.entry(job.entry.name.clone()).or_default() +=
+                        if job.attempt == 1 { count } else { 0 };
+                    if &*job.entry.name == "all" {
+                        let inferred = variable("EVENT_INFERRED") == "1";
+                        self.ran.push((engine, text, inferred));
+                    }
                     self.running.insert(job.id, *job);
+                }
+                Effect::EndRun(id) => {
+                    assert!(self.running.contains_key(&id), "#{id} does not run");
+                    assert!(self.told.insert(id), "#{id} was told to end before");
                 }
                 Effect::Stopped => self.stopped = true,
                 Effect::CancelRuns | Effect::Log(..) | Effect::Status(_) => {}
             }
         }
+    }
+
+    /// A job may only start where its entry and its container let it.
+    fn beside(&self, job: &Job) {
+        let about = |job: &Job| {
+            let names = ["FROM_CONTAINER_ID", "EVENT_ID"];
+            let variable = |name| job.environment.iter().find(|(key, _)| key == name);
+            let mut values = names.into_iter().filter_map(variable);
+            values.find(|(_, id)| !id.is_empty()).cloned()
+        };
+        let queueing = &job.entry.queueing;
+        let same = |other: &&Job| other.entry.name == job.entry.name;
+        let others: Vec<&Job> = self.running.values().filter(same).collect();
+        assert!(others.len() < queueing.concurrency, "too many: {job:?}");
+        assert!(self.running.len() < self.settings.workers, "no slot");
+        let mut line = others.iter().filter(|other| other.engine == job.engine);
+        assert!(
+            queueing.order == Order::None || line.all(|other| about(other) != about(job)),
+            "two at once: {job:?}"
+        );
+    }
+
+    /// The file says what `settings` say by now.
+    pub fn reload(&mut self) {
+        let before = self.reloaded;
+        self.step(Input::Reload(Box::new(Reload {
+            engines: self.settings.engines.clone(),
+            entries: self.settings.entries.clone().unwrap_or_default(),
+        })));
+        assert_eq!(self.reloaded, before + 1, "a reload is answered");
+    }
+
+    /// Is the engine of this index in the file?
+    pub fn is_watched(&self, at: usize) -> bool {
+        let mut engines = self.settings.engines.iter();
+        engines.any(|engine| *engine.name == self.names[at])
+    }
+
+    fn watch(&mut self, index: EngineIndex, name: &str) {
+        match self.names.get(index.at()) {
+            Some(known) => assert_eq!(known, name, "an index means another engine"),
+            None => {
+                assert_eq!(self.names.len(), index.at(), "an index was left out");
+                self.dockers.push(Docker::new(&format!("E{}", index.at())));
+                self.threads.push(Threads::default());
+                self.store.hosts.push(super::store::Host::default());
+                self.names.push(name.to_owned());
+            }
+        }
+        self.unwatch(index.at());
+    }
+
+    /// Its threads end; what they had been asked is answered as they go.
+    fn unwatch(&mut self, at: usize) {
+        let stream = self.dockers[at].stream.take();
+        self.dockers[at].next = None;
+        let threads = std::mem::take(&mut self.threads[at]);
+        self.ghosts.push_back((at, threads, stream));
+    }
+
+    /// Threads that were told to end say their last words. `false` when there are none.
+    pub fn haunt(&mut self) -> bool {
+        let Some((at, threads, stream)) = self.ghosts.pop_front() else {
+            return false;
+        };
+        let engine = EngineIndex(at as u32);
+        let ended = || "the connection was shut".to_owned();
+        let order = threads.order.map(|(generation, ..)| generation);
+        let open = stream.as_ref().map(|stream| stream.generation);
+        for event in stream.into_iter().flat_map(|stream| {
+            stream
+                .wire
+                .into_iter()
+                .map(move |event| (stream.generation, event))
+        }) {
+            self.step(Input::Event {
+                engine,
+                generation: event.0,
+                event: Box::new(event.1),
+            });
+        }
+        if let Some(generation) = open.or(order) {
+            let end = StreamEnd::Failed(ended());
+            self.step(Input::Disconnected {
+                engine,
+                generation,
+                end,
+            });
+        }
+        for ask in threads.asks {
+            let generation = ask.generation;
+            match ask.question {
+                Question::List(_) => self.step(Input::Listed {
+                    engine,
+                    generation,
+                    result: Err(Unlisted {
+                        error: ended(),
+                        timed_out: false,
+                    }),
+                }),
+                Question::Inspect { ids, .. } => {
+                    for id in ids {
+                        let result = Inspected::Failed(ended());
+                        self.step(Input::Inspected {
+                            engine,
+                            generation,
+                            id,
+                            by_slow: false,
+                            result,
+                        });
+                    }
+                }
+            }
+        }
+        for hung in threads.hung {
+            let (generation, id) = (hung.generation, hung.id);
+            let result = Inspected::Failed(ended());
+            self.step(Input::Inspected {
+                engine,
+                generation,
+                id,
+                by_slow: true,
+                result,
+            });
+        }
+        true
     }
 
     fn ask(&mut self, engine: EngineIndex, generation: Generation, question: Question) {
@@ -232,7 +392,7 @@ impl World {
                 self.threads[at].order = Some((generation, since, hello));
             }
             Some(hello) => {
-                docker.subscribe(generation, since, &hello);
+                docker.stream = Some(docker.subscribe(generation, since, &hello));
                 self.step(Input::Connected {
                     engine,
                     generation,
@@ -252,6 +412,7 @@ impl World {
         let Some(event) = stream.wire.pop_front() else {
             return false;
         };
+        stream.since.told(event.time_ns);
         self.step(Input::Event {
             engine: EngineIndex(at as u32),
             generation,
@@ -260,11 +421,9 @@ impl World {
         true
     }
 
-    /// The stream ends; what was under way is lost, but for a renewal.
+    /// The stream ends; what was under way is lost.
     pub fn end_stream(&mut self, at: usize, end: StreamEnd) -> bool {
-        if end == StreamEnd::Renewal {
-            while self.hear(at) {}
-        }
+        self.dockers[at].next = None;
         let Some(stream) = self.dockers[at].stream.take() else {
             return false;
         };
@@ -276,11 +435,37 @@ impl World {
         true
     }
 
-    /// The stream is renewed, if there is nothing on its way.
-    pub fn end_stream_if_read(&mut self, at: usize) -> bool {
-        let stream = self.dockers[at].stream.as_ref();
-        stream.is_some_and(|stream| stream.wire.is_empty())
-            && self.end_stream(at, StreamEnd::Renewal)
+    /// The next stream is opened before this one ends: what happens from now on is told by both.
+    pub fn overlap(&mut self, at: usize) -> bool {
+        let docker = &mut self.dockers[at];
+        let Some(stream) = docker.stream.as_ref().filter(|_| docker.alive) else {
+            return false;
+        };
+        let hello = docker.hello(self.now);
+        let next = docker.subscribe(stream.generation, stream.since, &hello);
+        docker.next = Some((next, hello, self.now));
+        true
+    }
+
+    /// The stream ends at its time, and all it told has come.
+    pub fn renew(&mut self, at: usize) -> bool {
+        if self.dockers[at].next.is_none() && !self.overlap(at) {
+            return false;
+        }
+        while self.hear(at) {}
+        let docker = &mut self.dockers[at];
+        let Some((stream, mut hello, then)) = docker.next.take() else {
+            return false;
+        };
+        hello.clock_ns += self.now.saturating_sub(then).as_nanos() as i64;
+        let generation = stream.generation;
+        docker.stream = Some(stream);
+        self.step(Input::Connected {
+            engine: EngineIndex(at as u32),
+            generation,
+            hello: Box::new(hello),
+        });
+        true
     }
 
     // ---- the syncer
@@ -312,7 +497,10 @@ impl World {
             Question::List(answer @ None) => {
                 *answer = Some(match docker.alive {
                     true => Ok(docker.list(all, filtered)),
-                    false => Err("failed to list containers: connection refused".into()),
+                    false => Err(Unlisted {
+                        error: "failed to list containers: connection refused".into(),
+                        timed_out: false,
+                    }),
                 });
             }
             Question::Inspect {
@@ -370,19 +558,25 @@ impl World {
         true
     }
 
-    /// The inspect that the engine is to answer next hangs.
+    /// What the engine is to answer next hangs: an inspect moves out of the way, a list is given up.
     pub fn hang(&mut self, at: usize) -> bool {
         let Some(ask) = self.threads[at].asks.front_mut() else {
             return false;
         };
         let generation = ask.generation;
-        let Question::Inspect {
-            ids,
-            check_filters,
-            answer,
-        } = &mut ask.question
-        else {
-            return false;
+        let (ids, check_filters, answer) = match &mut ask.question {
+            Question::Inspect {
+                ids,
+                check_filters,
+                answer,
+            } => (ids, check_filters, answer),
+            Question::List(answer) => {
+                *answer = Some(Err(Unlisted {
+                    error: "failed to list containers: it did not answer in time".into(),
+                    timed_out: true,
+                }));
+                return self.answer(at);
+            }
         };
         let Some(id) = ids.front().cloned() else {
             return false;
@@ -447,7 +641,10 @@ impl World {
             return false;
         }
         let run = Run {
-            exit: Exit::Code(code),
+            exit: match self.told.remove(&id) {
+                true => Exit::Replaced,
+                false => Exit::Code(code),
+            },
             output: Vec::new(),
             cut: false,
             took: Time::from_millis(5),
@@ -463,6 +660,7 @@ impl World {
         let (all, filtered) = self.listing();
         let mut wanted = Store::new(self.dockers.len(), self.settings.interval);
         let shared: Vec<_> = (0..self.dockers.len())
+            .filter(|at| self.is_watched(*at))
             .flat_map(|at| {
                 let containers = &self.dockers[at].containers;
                 containers.iter().map(move |(id, of)| (at, id, of))
@@ -545,10 +743,14 @@ fn inspect(docker: &Docker, id: &ContainerId, check_filters: bool) -> Inspected 
 
 /// Settings for engines of these names, with a cache and no handlers.
 pub fn settings(names: &[&str]) -> Settings {
-    let engine = |name: &&str| crate::model::Engine {
-        name: Arc::from(*name),
-        url: format!("unix:///{name}.sock").into(),
-        address: crate::model::Address::Unix(format!("/{name}.sock").into()),
+    // `a`, or `a=elsewhere` for one at another address.
+    let engine = |word: &&str| {
+        let (name, socket) = word.split_once('=').unwrap_or((word, word));
+        crate::model::Engine {
+            name: Arc::from(name),
+            url: format!("unix:///{socket}.sock").into(),
+            address: crate::model::Address::Unix(format!("/{socket}.sock").into()),
+        }
     };
     Settings {
         engines: names.iter().map(engine).collect(),
@@ -562,6 +764,7 @@ pub fn settings(names: &[&str]) -> Settings {
         workers: 8,
         interval: Time::from_secs(120),
         replay_max_age: Time::from_secs(300),
+        boot: "boot".into(),
         version: "test",
         seed: 7,
     }

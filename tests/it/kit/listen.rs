@@ -37,6 +37,11 @@ impl Notices {
         }
     }
 
+    /// Takes the next one; `None` when none came in time.
+    pub fn next(&self, limit: Duration) -> Option<String> {
+        self.lines.recv_timeout(limit).ok()
+    }
+
     /// Takes all up to this one, and answers them.
     #[track_caller]
     pub fn until(&self, wanted: &str, limit: Duration) -> Vec<String> {

@@ -12,13 +12,17 @@ pub mod agent;
 pub mod docker;
 pub mod http;
 pub mod listen;
+pub mod manager;
 pub mod need;
 pub mod oracle;
 pub mod process;
 pub mod proxy;
+pub mod pulse;
 pub mod redis;
 pub mod scene;
-pub mod stage;
+pub mod stand;
+pub mod systemd;
+pub mod times;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

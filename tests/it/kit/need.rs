@@ -50,6 +50,14 @@ pub fn podman() -> bool {
     ) && busybox()
 }
 
+/// The load balancer of the README's use case, and what reads JSON there.
+pub fn haproxy() -> bool {
+    met(
+        has("haproxy") && has("jq"),
+        "no haproxy and jq in the PATH (apt-get install haproxy jq)",
+    )
+}
+
 /// A static busybox.
 fn busybox() -> bool {
     met(

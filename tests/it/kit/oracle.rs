@@ -146,7 +146,8 @@ impl Check {
         });
         let life_ms = 3 * interval_ms as i64;
         self.longest_ms = self.longest_ms.max(life_ms).max(DAY_MS);
-        self.lives(&key, life_ms);
+        // It outlives the search for a dead agent.
+        self.lives(&key, life_ms.max(30_000));
 
         self.set(
             &format!("hosts:{}:containers", host.id),
@@ -289,6 +290,7 @@ impl Check {
             let fits = kind == "stream" || kind == "none";
             self.expect(fits, || format!("{key} is a {kind}"));
         }
+        self.commands();
         let janitor = self.key("janitor");
         if self.get::<bool>("EXISTS", &janitor) {
             self.lives(&janitor, longest_ms);
@@ -320,6 +322,20 @@ impl Check {
         {
             self.wrong
                 .push(format!("engines: one is reported under `{host}`"));
+        }
+    }
+
+    /// Commands that one agent is to run: each is leased, or done for as long as another agent may come with the same event.
+    fn commands(&mut self) {
+        let pattern = format!("{}:once:*", self.prefix);
+        let keys: BTreeSet<String> = ask(&mut self.redis, &["KEYS", &pattern]).unwrap_or_default();
+        for key in keys {
+            let state: Option<String> = self.get("GET", &key);
+            // One may have run out since the keys were asked for.
+            if let Some(state) = state {
+                self.lives(&key, if state == "done" { 600_000 } else { 10_000 });
+            }
+            self.explained.insert(key);
         }
     }
 

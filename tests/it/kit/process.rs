@@ -103,12 +103,16 @@ impl Process {
             status = self.exited();
             status.is_some()
         });
-        // Its last words may still be on their way; what it left behind may hold the pipes for longer.
+        self.hear_out();
+        status.unwrap_or_default()
+    }
+
+    /// Its last words may still be on their way; what it left behind may hold the pipes for longer.
+    fn hear_out(&self) {
         let deadline = Instant::now() + Duration::from_secs(2);
         while self.log.open.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
-        status.unwrap_or_default()
     }
 
     /// Asks it to end (TERM), and after `grace` makes it.
@@ -122,10 +126,11 @@ impl Process {
         self.kill9();
     }
 
-    /// Makes it end (KILL), and waits for that.
+    /// Makes it end (KILL), and waits for that and for its last words.
     pub fn kill9(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.hear_out();
     }
 }
 
