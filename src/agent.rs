@@ -21,6 +21,7 @@ use crate::driver::{self, Outlets};
 use crate::engines::{Engines, Shared};
 use crate::handlers::Pool;
 use crate::inbox::{Door, Inbox, inbox};
+use crate::logging;
 use crate::model::EngineIndex;
 use crate::notify::Notifier;
 use crate::reload::Reloader;
@@ -212,10 +213,10 @@ fn wait(ends: &Receiver<Ended>, back: &Receiver<Outlets>, threads: Vec<Thread>) 
             None => ends.recv_timeout(JOIN).unwrap_or(ended),
             Some(_) => ended,
         };
-        log::error!(
+        logging::last_words(format_args!(
             "thread `{}` has ended; so does the agent, to be started anew",
             ended.name
-        );
+        ));
         return ExitCode::FAILURE;
     };
     let deadline = Instant::now() + JOIN;

@@ -6,7 +6,7 @@
 mod patient;
 
 use std::env;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::thread;
@@ -41,6 +41,14 @@ pub fn start(format: LogFormat) -> Result<(), log::SetLoggerError> {
     builder(form, &filters)
         .target(Target::Pipe(Box::new(stderr)))
         .try_init()
+}
+
+/// Says what the end of this process is about. Threads that still run have no more to say after it.
+pub fn last_words(message: fmt::Arguments<'_>) {
+    log::set_max_level(LevelFilter::Off);
+    let mut record = Record::builder();
+    let record = record.level(Level::Error).target(module_path!());
+    log::logger().log(&record.args(message).build());
 }
 
 /// A text for one line of a terminal or a log: control characters, and those that end a line or turn its direction, are escaped as in Rust.
