@@ -52,18 +52,17 @@ pub fn run(config: &Config, explained: &Explained) -> io::Result<ExitCode> {
         }
     })?;
     let entries = config.handlers.as_ref().map(|handlers| &*handlers.entries);
+    let masker = Masker::new(&config.redact).map_err(io::Error::other)?;
     let teller = Teller {
         rules: Rules::new(entries.unwrap_or_default()),
+        masker: masker.clone(),
         engine: &explained.engine.name,
         clock: Clock::of_process(),
         known: Known::default(),
         revision: 0,
     };
     let ended = match explained.live {
-        true => {
-            let masker = Masker::new(&config.redact).map_err(io::Error::other)?;
-            follow(&explained.engine, &masker, teller)
-        }
+        true => follow(&explained.engine, &masker, teller),
         false => read(io::stdin().lock(), teller),
     };
     match ended {
@@ -186,6 +185,8 @@ enum Looked {
 /// Puts verdicts into words, and remembers what events said.
 struct Teller<'a> {
     rules: Rules,
+    /// Hides secrets among the labels.
+    masker: Masker,
     engine: &'a str,
     clock: Clock,
     known: Known,
@@ -224,7 +225,8 @@ impl Teller<'_> {
         let width = width.max().unwrap_or(0);
         for place in places {
             let verdict = self.rules.verdict(place, &subject);
-            let said = verdict.say(self.rules.entry(place), &subject);
+            let shown = |name: &str, value: &str| self.masker.shown(name, value);
+            let said = verdict.say(self.rules.entry(place), &subject, &shown);
             let line = format!("  {:width$}  {said}", self.name(place));
             text += &(logging::escape(&line) + "\n");
         }
@@ -316,6 +318,7 @@ mod tests {
                     },
                 ),
             ]),
+            masker: Masker::new(&["*PASSWORD*".to_owned()]).unwrap(),
             engine: "foo",
             clock: Clock::utc(),
             known: Known::default(),

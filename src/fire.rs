@@ -1,7 +1,7 @@
 //! The verb `fire`: runs one entry now, for an event that is made up, and shows what comes of it. No Redis is asked for anything.
 //!
 //! The command is told and run as the agent would tell and run it. The event is as Docker would send it, but for what only the real one can know: of
-//! an object that is no container, its id.
+//! an object that is no container, its name and id, which are made up too.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -25,8 +25,7 @@ use crate::docker::document::{Masker, document};
 use crate::handlers;
 use crate::logging;
 use crate::model::{
-    ContainerId, Document, ENGINE, Engine, Entry, Event, Exit, Hello, Job, LabelList, Run, Scope,
-    Summary,
+    ContainerId, Document, ENGINE, Engine, Entry, Event, Exit, Hello, Job, Run, Scope, Summary,
 };
 use crate::threads;
 
@@ -52,8 +51,10 @@ pub fn run(config: &Config, fired: &Fired) -> Result<u8, Ended> {
     let Some(entry) = entry else {
         return Err(ended(USAGE, "there is no such entry"));
     };
-    let found = find(fired, config)?;
-    let event = found.event(&fired.event);
+    let masker = Masker::new(&config.redact);
+    let masker = masker.map_err(|error| ended(1, &error))?;
+    let found = find(fired, &masker)?;
+    let event = found.event(&fired.event, made_up(entry));
     let id = event.container().map(ContainerId::from);
     let mut known = Known::default();
     let facts = found.document.as_ref().map(|document| &document.summary);
@@ -66,7 +67,8 @@ pub fn run(config: &Config, fired: &Fired) -> Result<u8, Ended> {
     subject.settle();
     let said = Rules::new(std::slice::from_ref(entry)).verdict(0, &subject);
     if let Verdict::Refused(reason) | Verdict::Pending(reason) = said {
-        let reason = reason.say(entry, &subject);
+        let shown = |name: &str, value: &str| masker.shown(name, value);
+        let reason = reason.say(entry, &subject, &shown);
         complain(&format!("note: {reason}; fired all the same"));
     }
     if let Some(text) = &entry.log {
@@ -82,17 +84,20 @@ pub fn run(config: &Config, fired: &Fired) -> Result<u8, Ended> {
 struct Found {
     engine: Engine,
     hello: Hello,
-    /// What the cache would get: secrets are masked.
+    /// What the cache would get, and the labels as Docker's events have them.
     document: Option<Document>,
-    /// The labels as Docker's events have them: nothing is masked.
-    labels: LabelList,
+}
+
+/// What an object is called that is no container: an image as the entry's `image` asks for it, if that is in plain words.
+fn made_up(entry: &Entry) -> &str {
+    let is_plain = |text: &&String| !text.contains(['*', '?', '[', '{', '\\']);
+    let filter = &entry.filter;
+    let mut images = filter.images.any.iter().chain(&filter.image_contains);
+    images.find(is_plain).map_or("made-up", |image| image)
 }
 
 /// Looks for the container on one engine after the other. Without one, the first that answers will do.
-fn find(fired: &Fired, config: &Config) -> Result<Found, Ended> {
-    let broken = |error: &dyn std::fmt::Display| ended(1, &error.to_string());
-    let masker = Masker::new(&config.redact).map_err(|error| broken(&error))?;
-    let open = Masker::new(&[]).map_err(|error| broken(&error))?;
+fn find(fired: &Fired, masker: &Masker) -> Result<Found, Ended> {
     let mut silent = false;
     for engine in &fired.engines {
         let (hello, bytes) = match ask(engine, fired.container.as_deref()) {
@@ -102,7 +107,6 @@ fn find(fired: &Fired, config: &Config) -> Result<Found, Ended> {
                     engine: engine.clone(),
                     hello,
                     document: None,
-                    labels: LabelList::default(),
                 });
             }
             Ok((_, None)) => continue,
@@ -112,13 +116,11 @@ fn find(fired: &Fired, config: &Config) -> Result<Found, Ended> {
                 continue;
             }
         };
-        let masked = document(&bytes, &masker).map_err(|error| broken(&error.text))?;
-        let plain = document(&bytes, &open).map_err(|error| broken(&error.text))?;
+        let document = document(&bytes, masker).map_err(|error| ended(1, &error.text))?;
         return Ok(Found {
             engine: engine.clone(),
             hello,
-            document: Some(masked),
-            labels: plain.summary.labels.unwrap_or_default(),
+            document: Some(document),
         });
     }
     let names: Vec<&str> = fired.engines.iter().map(|engine| &*engine.name).collect();
@@ -152,24 +154,32 @@ fn ask(engine: &Engine, container: Option<&str>) -> Result<(Hello, Option<Vec<u8
 
 impl Found {
     /// The event, as Docker would send it now. Labels stand over the event's own attributes, but for name and image.
-    fn event(&self, fired: &Event) -> Event {
+    fn event(&self, fired: &Event, made_up: &str) -> Event {
         let facts = self.document.as_ref().map(|document| &document.summary);
         let mut attributes: Vec<(Box<str>, Box<str>)> = Vec::new();
-        let mut id = "";
+        let mut id = made_up;
         match (&*fired.kind, facts) {
             ("container", Some(facts)) => {
                 id = self.id();
-                attributes.extend(self.labels.iter().cloned());
+                attributes.extend(
+                    facts
+                        .labels
+                        .iter()
+                        .flat_map(|labels| labels.iter().cloned()),
+                );
                 attributes.retain(|(name, _)| !matches!(&**name, "name" | "image"));
                 attributes.extend(own_attributes(fired, facts, &attributes));
             }
-            (_, Some(_)) => attributes.push(("container".into(), self.id().into())),
+            (_, Some(_)) => {
+                attributes.push(("container".into(), self.id().into()));
+                attributes.push(("name".into(), made_up.into()));
+            }
             (ENGINE, None) => {
                 id = &self.hello.engine_id;
                 attributes.push(("name".into(), (&*self.engine.name).into()));
                 attributes.push(("reason".into(), "it was made up by `fire`".into()));
             }
-            (_, None) => {}
+            (_, None) => attributes.push(("name".into(), made_up.into())),
         }
         attributes.sort();
         Event {
@@ -368,18 +378,19 @@ mod tests {
                     name: "web-1".into(),
                     image: "i".into(),
                     exit_code: 3,
+                    labels: Some(labels[..2].into()),
                     ..Summary::default()
                 },
                 ..Document::default()
             }),
-            labels: labels[..2].into(),
         };
         let event = |found: &Found, kind: &str, action: &str| {
-            let event = found.event(&Event {
+            let fired = Event {
                 kind: kind.into(),
                 action: action.into(),
                 ..Event::default()
-            });
+            };
+            let event = found.event(&fired, "made-up");
             assert_eq!(event.time_ns, 7);
             let attributes = event.attributes.iter();
             let attributes = attributes.map(|(name, value)| format!(" {name}={value}"));
@@ -389,14 +400,18 @@ mod tests {
         assert_eq!(event(&found, "container", "die"), die);
         let start = "c1 image=i name=web-1 team=core";
         assert_eq!(event(&found, "container", "start"), start);
-        assert_eq!(event(&found, "network", "connect"), " container=c1");
+        assert_eq!(
+            event(&found, "network", "connect"),
+            "made-up container=c1 name=made-up"
+        );
         // A label hides the real one, as ever.
-        found.labels = labels.into();
+        let document = found.document.as_mut().expect("it is there");
+        document.summary.labels = Some(labels.into());
         let hidden = "c1 exitCode=x image=i name=web-1 team=core";
         assert_eq!(event(&found, "container", "die"), hidden);
         found.document = None;
         let down = "Q2 name=foo reason=it was made up by `fire`";
         assert_eq!(event(&found, "engine", "down"), down);
-        assert_eq!(event(&found, "image", "pull"), "");
+        assert_eq!(event(&found, "image", "pull"), "made-up name=made-up");
     }
 }

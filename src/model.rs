@@ -308,7 +308,7 @@ pub struct Summary {
     pub hides_signal: bool,
     /// `Config.StopSignal`, where there is one.
     pub stop_signal: Option<u8>,
-    /// `Config.Labels`, secrets masked; `None` where nobody asks for them.
+    /// `Config.Labels`, in plain: filters ask for them, and commands are told them, and nobody else; `None` where nobody asks for them.
     pub labels: Option<LabelList>,
 }
 

@@ -1,4 +1,5 @@
-//! An inspect's bytes -> the document that Redis holds: flattened, masked, digested. No secret passes beyond this file.
+//! An inspect's bytes -> the document that Redis holds: flattened, masked, digested. No secret passes beyond this file but in a container's labels
+//! for core, which are told to commands as the engine's own events tell them, and to nobody else.
 //!
 //! The text is never turned into a tree of values. It is rid of passwords in URLs, then taken apart member by member down to the second level
 //! and put together again, so that all that is not masked or left out stays as Docker wrote it, in Docker's order.
@@ -20,9 +21,14 @@ pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => String::from_utf8_lossy(bytes),
     };
-    let text = match masker.is_off() {
+    let masked = match masker.is_off() {
         true => Cow::Borrowed(&*text),
         false => without_passwords(&text),
+    };
+    // What is masked in URLs is not to be missed by who asks for labels.
+    let plain_labels = match &masked {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(_) => section_member(&text, "Config", "Labels"),
     };
     let mut build = Build {
         masker,
@@ -31,8 +37,11 @@ pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
         summary: Facts::default(),
     };
     build
-        .inspect(&text)
+        .inspect(&masked)
         .map_err(|cause| fault(&place(&cause)))?;
+    if let Some(labels) = plain_labels {
+        build.summary.labels(labels);
+    }
     if build.summary.id.is_empty() {
         return Err(fault("it has no `Id`"));
     }
@@ -100,7 +109,7 @@ impl Build<'_> {
             };
             self.summary.note(section, &key, &compact);
             if (section, &*key) == ("Config", "Labels") {
-                self.summary.labels(&value);
+                self.summary.labels(&compact);
             }
             match (section, &*key) {
                 ("NetworkSettings", "IPAddress") => address_at = Some(self.fields.len()),
@@ -164,9 +173,9 @@ impl Facts {
         }
     }
 
-    /// The labels, already masked. What is no object has none.
-    fn labels(&mut self, masked: &str) {
-        let labels = members(masked).unwrap_or_default().into_iter();
+    /// The labels in plain. What is no object has none.
+    fn labels(&mut self, raw: &str) {
+        let labels = members(raw).unwrap_or_default().into_iter();
         self.labels = labels
             .map(|(name, value)| (unquoted(name).into(), text_of(value).into()))
             .collect();
@@ -188,6 +197,16 @@ impl Facts {
             labels: Some(self.labels.into()),
         }
     }
+}
+
+/// A member of one of the objects of the first level. The last one of a name counts, as everywhere.
+fn section_member<'t>(text: &'t str, section: &str, name: &str) -> Option<&'t str> {
+    let member = |text: &'t str, name: &str| {
+        let mut members = members(text).ok()?.into_iter().rev();
+        let found = members.find(|(raw_key, _)| unquoted(raw_key) == name);
+        found.map(|(_, raw)| raw)
+    };
+    member(member(text, section)?, name)
 }
 
 /// `State.Health` without its log, which changes with each check and without an event.
@@ -362,8 +381,8 @@ mod tests {
             labels: Some(
                 [
                     label("exitCode", "9"),
-                    label("web.token", "***"),
-                    label("x", r#"{"u":"http://me:***@h/"}"#),
+                    label("web.token", "a\"b"),
+                    label("x", r#"{"u":"http://me:secret@h/"}"#),
                 ]
                 .into(),
             ),

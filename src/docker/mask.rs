@@ -53,6 +53,15 @@ impl Masker {
         self.secrets.is_match(name)
     }
 
+    /// A label's value, for people.
+    pub fn shown(&self, name: &str, value: &str) -> String {
+        match self.is_secret(name) {
+            _ if self.is_off() => value.to_owned(),
+            true if !value.is_empty() => MASK.to_owned(),
+            _ => without_passwords(value).into_owned(),
+        }
+    }
+
     /// `["NAME=value", …]` with the secret values masked, also those inside of a value that is JSON itself.
     pub(super) fn pairs<'a>(&self, raw: &'a str) -> Cow<'a, str> {
         let mut cuts = Cuts::new(raw);

@@ -313,23 +313,6 @@ fn out_of_memory_shows_with_all() {
     });
 }
 
-/// All names and values in Redis, as one text.
-fn everything(redis: &Redis) -> String {
-    let mut text = String::new();
-    for key in redis.keys("") {
-        let kind: String = redis.query(&["TYPE", &key]);
-        let value: redis::Value = match kind.as_str() {
-            "hash" => redis.query(&["HGETALL", &key]),
-            "set" => redis.query(&["SMEMBERS", &key]),
-            "stream" => redis.query(&["XRANGE", &key, "-", "+"]),
-            "zset" => redis.query(&["ZRANGE", &key, "0", "-1"]),
-            _ => redis.query(&["GET", &key]),
-        };
-        text += &format!("{key} {value:?}\n");
-    }
-    text
-}
-
 fn secretive() -> Spec {
     Spec::named("a")
         .env("DB_PASSWORD", "hunter2")
@@ -350,7 +333,7 @@ fn secrets_do_not_reach_redis() {
         .notices
         .until(&format!("update_container:h:{id}"), SOON);
     stage.settle();
-    let all = everything(&stage.redis);
+    let all = stage.redis.everything();
     assert!(!all.contains("hunter2"), "{all}");
     assert!(!stage.agent.log().contains("hunter2"));
     let env = stage.field(&id, "config_env");

@@ -331,3 +331,32 @@ fn the_machines_own_engine_is_explained() {
         "{said}"
     );
 }
+
+#[test]
+fn no_secret_and_no_long_value_is_shown() {
+    let entries = r#"
+  - {name: secret, type: die, labels: {db.password: x, db.url: x, long: x}, log: x}
+  - {name: name, type: die, from_container: web, log: x}
+"#;
+    let long = "y".repeat(100_000);
+    let die = line(
+        "die",
+        &long,
+        &format!(
+            r#""exitCode":"0","db.password":"hush","db.url":"http://me:hush@h/","long":"{long}""#
+        ),
+    );
+    let said = Stand::new(FOO, entries).said(&[], &die);
+    assert!(!said.contains("hush"), "{said}");
+    let cut = "y".repeat(55);
+    assert!(
+        said.contains(&format!(
+            "it has `db.password=***`, `db.url=http://me:***@h/`, `long={cut}…`\n"
+        )),
+        "{said}"
+    );
+    assert!(
+        said.contains(&format!("asks for `web`, it is `{cut}yyyyy…`\n")),
+        "{said}"
+    );
+}

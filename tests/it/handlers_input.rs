@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::engine::containers::Spec;
@@ -303,5 +304,51 @@ fn a_real_engine_s_labels_are_data_too_and_its_events_are_told_as_it_sent_them()
     assert_eq!(told["event"], sent);
     assert_eq!(told["container"]["Id"], *id);
     assert_eq!(told["container"]["State"]["Running"], true);
+    assert!(agent.stop(SOON).success());
+}
+
+#[test]
+fn labels_are_told_in_plain_whoever_told_of_them_and_stand_masked_elsewhere() {
+    need!(redis);
+    let redis = Redis::start();
+    let stand = Stand::new();
+    let entries = r#"
+  - name: note
+    type: [start, die, network/connect]
+    existing: true
+    labels: {db.password: hush, db.url: "http://me:hush@*"}
+    log: noted
+    command: 'echo "$EVENT_TYPE $EVENT_INFERRED $LABEL_DB_PASSWORD $LABEL_DB_URL" >> DIR/out'
+  - {name: never, type: [die, network/connect], labels: {db.password: "not $(it)"}, log: never}
+"#;
+    let spec = |name: &str| {
+        Spec::named(name)
+            .label("db.password", "hush")
+            .label("db.url", "http://me:hush@h/")
+    };
+    let old = stand.engine.run(spec("old"));
+    let mut agent = stand.listen_and_report(entries, &redis);
+    let told = |word: &str| format!("{word} hush http://me:hush@h/");
+    assert_eq!(stand.wait_lines("out", 1), [told("existing ")]);
+    stand.engine.connect(&old, "net");
+    assert_eq!(stand.wait_lines("out", 2)[1], told("network/connect "));
+    stand.engine.run(spec("new").auto_remove());
+    stand.wait_lines("out", 4);
+    stand.settle(&redis);
+    agent.kill9();
+    stand.engine.die(&old, 1);
+    let mut agent = stand.listen_and_report(entries, &redis);
+    // What still runs exists for the new agent too.
+    let lines = stand.wait_lines("out", 6);
+    assert!(lines.contains(&told("die 1")), "{lines:?}");
+    agent.signal(Signal::USR1);
+    agent.wait_log(" commands run, ", SOON);
+    stand.settle(&redis);
+    let kept = redis.everything();
+    assert!(
+        kept.contains("running_jobs") && !kept.contains("hush"),
+        "{kept}"
+    );
+    assert!(!agent.log().contains("hush"), "{}", agent.log());
     assert!(agent.stop(SOON).success());
 }

@@ -107,11 +107,14 @@ impl Builder<'_> {
             }
             Some(given) => {
                 let name = given.text.trim_start_matches('/').to_owned();
-                if !name.is_empty() {
+                if is_container(&name) {
                     return Some(Some(name));
                 }
-                let mistake = Mistake::new("the name is empty", "a container's name or id");
-                (given.origin, mistake)
+                let problem = format!("`{}` is no container's name", cut(&name));
+                (
+                    given.origin,
+                    Mistake::new(problem, "a container's name or id"),
+                )
             }
             None => {
                 let problem = format!("an event `{}` is about a container", event.word());
@@ -122,6 +125,12 @@ impl Builder<'_> {
         self.wrong(origin, mistake);
         None
     }
+}
+
+/// Can a container be called so? It becomes a part of a path that the engine is asked for.
+fn is_container(name: &str) -> bool {
+    let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_fit)
 }
 
 /// A word that `type` knows, or that EVENT_TYPE may be.

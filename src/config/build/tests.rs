@@ -620,7 +620,7 @@ fn fire_is_about_an_entry_an_event_and_a_container() {
         ),
         (
             "fire e.yml --entry greet --container=/",
-            "--container: the name is empty; expected a container's name or id".to_owned(),
+            "--container: `` is no container's name; expected a container's name or id".to_owned(),
         ),
         (
             "fire e.yml --entry away --container w",

@@ -125,7 +125,7 @@ impl Matcher {
     /// Asks all fields but `type`: what one of them refuses is refused, whatever the others will know one day.
     pub fn others(&self, lowered: &Lowered) -> Answer {
         let mut answer = Answer::Yes;
-        for field in Field::OTHERS {
+        for field in Field::ALL.into_iter().skip(1) {
             match self.field(field, lowered) {
                 Fact::Is(true) => {}
                 Fact::Is(false) | Fact::None => return Answer::No(field),

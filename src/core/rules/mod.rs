@@ -14,7 +14,7 @@ use crate::model::{EXISTING, Entry, Event};
 
 use filter::{Answer, Lowered, Matcher};
 
-pub use refusal::word;
+pub use refusal::{Shown, word};
 pub use subject::{Fact, Subject, names};
 
 /// How the words begin that are not Docker's but our own.
@@ -86,8 +86,9 @@ pub enum Field {
 }
 
 impl Field {
-    /// All but `type`, in the order in which they are asked.
-    const OTHERS: [Field; 7] = [
+    /// In the order in which they are asked, `type` before all others.
+    const ALL: [Field; 8] = [
+        Field::Type,
         Field::FromEngine,
         Field::FromContainer,
         Field::Image,

@@ -5,23 +5,29 @@ use std::fmt::Display;
 use super::{Fact, Field, Reason, Subject, Verdict, is_existing};
 use crate::model::{Cause, Entry, ExitCodes, Filter, Patterns};
 
+/// How a label's value, by its name, is shown to people: it may be a secret.
+pub type Shown<'a> = &'a dyn Fn(&str, &str) -> String;
+
+/// No value is shown in full that has more characters.
+const LENGTH: usize = 60;
+
 impl Verdict {
     /// `would run`, ``no: from_container asks for `db-*`, it is `web-1` ``, `perhaps: …` where an inspect would have to tell.
-    pub fn say(self, entry: &Entry, subject: &Subject) -> String {
+    pub fn say(self, entry: &Entry, subject: &Subject, shown: Shown) -> String {
         match self {
             Verdict::Runs => match (&entry.command, &entry.log) {
                 (Some(_), _) | (None, None) => "would run".to_owned(),
                 (None, Some(_)) => "would log".to_owned(),
             },
-            Verdict::Refused(reason) => format!("no: {}", reason.say(entry, subject)),
-            Verdict::Pending(reason) => format!("perhaps: {}", reason.say(entry, subject)),
+            Verdict::Refused(reason) => format!("no: {}", reason.say(entry, subject, shown)),
+            Verdict::Pending(reason) => format!("perhaps: {}", reason.say(entry, subject, shown)),
         }
     }
 }
 
 impl Reason {
     /// ``from_container asks for `db-*`, it is `web-1` ``.
-    pub fn say(self, entry: &Entry, subject: &Subject) -> String {
+    pub fn say(self, entry: &Entry, subject: &Subject, shown: Shown) -> String {
         let name = |place: usize| match entry.not.len() {
             0 | 1 => "not".to_owned(),
             _ => format!("not #{}", place + 1),
@@ -34,13 +40,16 @@ impl Reason {
             Reason::Filter(Field::Type) if is_existing(subject.event) => {
                 "it does not ask for existing containers".to_owned()
             }
-            Reason::Filter(field) => field.say(&entry.filter, subject),
+            Reason::Filter(field) => field.say(&entry.filter, subject, shown),
             Reason::Not(place, None) => {
                 let asked = entry.not.get(place).map_or_else(String::new, all_asked);
                 format!("{} takes away {asked}", name(place))
             }
             Reason::Not(place, Some(field)) => {
-                let said = entry.not.get(place).map(|not| field.say(not, subject));
+                let said = entry
+                    .not
+                    .get(place)
+                    .map(|not| field.say(not, subject, shown));
                 format!("{}: {}", name(place), said.unwrap_or_default())
             }
         }
@@ -48,17 +57,6 @@ impl Reason {
 }
 
 impl Field {
-    const ALL: [Field; 8] = [
-        Field::Type,
-        Field::FromEngine,
-        Field::FromContainer,
-        Field::Image,
-        Field::ImageContains,
-        Field::Labels,
-        Field::ExitCode,
-        Field::Cause,
-    ];
-
     /// As it is called in the file.
     pub fn name(self) -> &'static str {
         match self {
@@ -73,12 +71,12 @@ impl Field {
         }
     }
 
-    fn say(self, filter: &Filter, subject: &Subject) -> String {
+    fn say(self, filter: &Filter, subject: &Subject, shown: Shown) -> String {
         let asked = self.asked(filter);
         format!(
             "{} asks for {asked}, {}",
             self.name(),
-            self.found(filter, subject)
+            self.found(filter, subject, shown)
         )
     }
 
@@ -93,8 +91,8 @@ impl Field {
             Field::Labels => {
                 let labels = &filter.labels;
                 let text = |(name, value): &(String, Option<String>)| match value {
-                    Some(value) => format!("`{name}={value}`"),
-                    None => format!("`{name}`"),
+                    Some(value) => quoted(&format!("{name}={value}")),
+                    None => quoted(name),
                 };
                 let texts: Vec<String> = labels.labels.iter().map(text).collect();
                 texts.join(if labels.all { " and " } else { " or " })
@@ -104,9 +102,9 @@ impl Field {
         }
     }
 
-    fn found(self, filter: &Filter, subject: &Subject) -> String {
+    fn found(self, filter: &Filter, subject: &Subject, shown: Shown) -> String {
         let it_is = |fact: Fact<&str>, none: &str, pending: &str| match fact {
-            Fact::Is(text) => format!("it is `{text}`"),
+            Fact::Is(text) => format!("it is {}", quoted(text)),
             Fact::None => none.to_owned(),
             Fact::Pending => pending.to_owned(),
         };
@@ -125,7 +123,7 @@ impl Field {
             Field::Image | Field::ImageContains => {
                 it_is(subject.image, "there is no image", UNTOLD)
             }
-            Field::Labels => labels_found(filter, subject, UNTOLD),
+            Field::Labels => labels_found(filter, subject, (shown, UNTOLD)),
             Field::ExitCode => match subject.exit_code {
                 Fact::Is(code) => format!("it is {code}"),
                 Fact::None => "there is none".to_owned(),
@@ -158,12 +156,12 @@ pub fn word(cause: Cause) -> &'static str {
 }
 
 /// Those of the labels asked for that the container has otherwise, or not at all.
-fn labels_found(filter: &Filter, subject: &Subject, untold: &str) -> String {
+fn labels_found(filter: &Filter, subject: &Subject, (shown, untold): (Shown, &str)) -> String {
     let mut has = Vec::new();
     let mut lacks = Vec::new();
     for (name, _) in &filter.labels.labels {
         match subject.label(name) {
-            Fact::Is(value) => has.push(format!("{name}={value}")),
+            Fact::Is(value) => has.push(format!("{name}={}", shown(name, value))),
             Fact::None => lacks.push(name),
             Fact::Pending => return untold.to_owned(),
         }
@@ -202,6 +200,14 @@ fn exit_codes(codes: &ExitCodes) -> String {
 }
 
 fn list(texts: impl IntoIterator<Item = impl Display>) -> String {
-    let texts = texts.into_iter().map(|text| format!("`{text}`"));
+    let texts = texts.into_iter().map(|text| quoted(&text.to_string()));
     texts.collect::<Vec<String>>().join(", ")
+}
+
+/// A text in the middle of a sentence, which it does not drown.
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("`{}…`", &text[..end]),
+        None => format!("`{text}`"),
+    }
 }

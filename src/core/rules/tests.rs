@@ -5,6 +5,9 @@ use crate::core::backoff::Random;
 use crate::model::{Cause, ExitCodes, Filter, LabelList, Labels, Patterns};
 
 /// `a`, `!b`
+/// Nothing is a secret here.
+const PLAIN: Shown<'static> = &|_, value| value.to_owned();
+
 fn patterns(texts: &[&str]) -> Patterns {
     let (none, any): (Vec<&str>, Vec<&str>) = texts.iter().partition(|text| text.starts_with('!'));
     Patterns {
@@ -84,7 +87,7 @@ fn verdict(entry: &Entry, subject: &Subject) -> Verdict {
 fn says(filter: &Filter, subject: &Subject, said: &str) {
     let entry = entry(filter.clone());
     let verdict = verdict(&entry, subject);
-    assert_eq!(verdict.say(&entry, subject), said, "{filter:?}");
+    assert_eq!(verdict.say(&entry, subject, PLAIN), said, "{filter:?}");
 }
 
 #[test]
@@ -221,8 +224,9 @@ fn an_entry_for_what_runs_already_asks_for_no_type_then() {
         verdict(&existing(&["start"]), &subject(&start)),
         Verdict::Runs
     );
-    let said =
-        |entry: Entry, event: &Event| verdict(&entry, &subject(event)).say(&entry, &subject(event));
+    let said = |entry: Entry, event: &Event| {
+        verdict(&entry, &subject(event)).say(&entry, &subject(event), PLAIN)
+    };
     assert_eq!(
         said(existing(&[]), &start),
         "no: it asks for existing containers, it is `start`"
@@ -567,7 +571,8 @@ fn what_not_matches_does_not_run() {
         exit_code,
         ..subject(&die)
     };
-    let said = |entry: &Entry, subject: &Subject| verdict(entry, subject).say(entry, subject);
+    let said =
+        |entry: &Entry, subject: &Subject| verdict(entry, subject).say(entry, subject, PLAIN);
     for (entry, exit_code, text) in [
         (not(&[container("db-*")]), Fact::Is(1), "would run"),
         (
@@ -778,7 +783,7 @@ fn what_is_explained_is_what_is_decided_and_what_one_would_expect() {
         let before = verdicts(&subject);
         let early = rules.matches(&subject);
         for (place, verdict) in before.iter().enumerate() {
-            let said = verdict.say(&entries[place], &subject);
+            let said = verdict.say(&entries[place], &subject, PLAIN);
             let begins = match verdict {
                 Verdict::Runs => "would run",
                 Verdict::Refused(_) => "no: ",

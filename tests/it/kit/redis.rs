@@ -118,7 +118,24 @@ impl Redis {
         self.restart();
     }
 
-    /// All that it holds, as text.
+    /// All names and values that it holds, uncut.
+    pub fn everything(&self) -> String {
+        let mut text = String::new();
+        for key in self.keys("") {
+            let kind: String = self.query(&["TYPE", &key]);
+            let value: Value = match kind.as_str() {
+                "hash" => self.query(&["HGETALL", &key]),
+                "set" => self.query(&["SMEMBERS", &key]),
+                "stream" => self.query(&["XRANGE", &key, "-", "+"]),
+                "zset" => self.query(&["ZRANGE", &key, "0", "-1"]),
+                _ => self.query(&["GET", &key]),
+            };
+            let _ = writeln!(text, "{key} {value:?}");
+        }
+        text
+    }
+
+    /// What it holds, as text, long values cut.
     pub fn dump(&self) -> String {
         let mut text = String::new();
         let Ok(mut connection) = self.try_connect() else {
