@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::glob::{Case, Globs};
 use crate::model::{Engine, Entry};
 
 pub(crate) use build::docker_host;
@@ -235,10 +236,10 @@ fn is_name(text: &str) -> bool {
 
 /// Is this a glob?
 fn glob(pattern: &str) -> Result<(), Mistake> {
-    match globset::Glob::new(pattern) {
+    match Globs::new([pattern], Case::Counts) {
         Ok(_) => Ok(()),
         Err(error) => Err(Mistake::new(
-            format!("`{}` is no glob: {}", cut(pattern), error.kind()),
+            format!("`{}` is no glob: {}", cut(pattern), error),
             "a text in which `*` stands for anything, `?` for a character, `[ab]` for one of them, `{ab,cd}` for one of these",
         )),
     }

@@ -45,6 +45,8 @@
 
 pub mod args;
 
+pub mod glob;
+
 pub mod config;
 
 pub mod model;

@@ -1,11 +1,10 @@
 //! Which events an entry wants to see, and which not.
 
-use globset::{GlobBuilder, GlobMatcher};
-
 use super::nearest::nearest;
 use super::reader::{Reader, Section, bare, expected_found, items, split_at_commas};
 use super::yaml::{Node, Value};
 use super::{Mistake, actions};
+use crate::glob::{Case, Globs};
 use crate::model::{Cause, ExitCodes, Filter, Labels, Patterns};
 
 /// The fields, of an entry and of a `not`.
@@ -292,10 +291,10 @@ impl Reader<'_> {
         let Some(engines) = &self.contents.cluster else {
             return;
         };
-        let Some(glob) = matcher(pattern) else {
+        let Ok(glob) = Globs::new([pattern], Case::Ignored) else {
             return;
         };
-        if engines.iter().any(|engine| glob.is_match(&*engine.name)) {
+        if engines.iter().any(|engine| glob.fit(&engine.name)) {
             return;
         }
         let meant = nearest(pattern, engines.iter().map(|engine| &*engine.name))
@@ -310,14 +309,11 @@ impl Reader<'_> {
 
 /// Does any of these patterns name this word?
 pub fn names(patterns: &[String], word: &str) -> bool {
-    patterns
-        .iter()
-        .any(|pattern| matcher(pattern).is_some_and(|glob| glob.is_match(word)))
-}
-
-fn matcher(pattern: &str) -> Option<GlobMatcher> {
-    let glob = GlobBuilder::new(pattern).case_insensitive(true).build();
-    Some(glob.ok()?.compile_matcher())
+    let fits = |pattern: &String| {
+        let glob = Globs::new([pattern.as_str()], Case::Ignored);
+        glob.is_ok_and(|glob| glob.fit(word))
+    };
+    patterns.iter().any(fits)
 }
 
 fn has_wildcard(pattern: &str) -> bool {

@@ -4,9 +4,8 @@
 
 use std::borrow::Cow;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-
 use super::json::{Cuts, compact, next_string, quoted, unquoted};
+use crate::glob::{Case, Globs};
 
 /// What stands in place of a secret.
 pub const MASK: &str = "***";
@@ -14,33 +13,25 @@ pub const MASK: &str = "***";
 /// Knows which values are secrets, by the names they go by.
 #[derive(Clone, Debug)]
 pub struct Masker {
-    secrets: GlobSet,
+    secrets: Globs,
 }
 
 impl Masker {
     /// Reads patterns (globs, without regard to case). With none at all nothing is masked, passwords in URLs neither. The error is one line for
     /// each pattern that is none.
     pub fn new(patterns: &[String]) -> Result<Masker, String> {
-        let mut secrets = GlobSetBuilder::new();
-        let mut faults = Vec::new();
-        for pattern in patterns {
-            match GlobBuilder::new(pattern).case_insensitive(true).build() {
-                Ok(glob) => {
-                    secrets.add(glob);
-                }
-                Err(cause) => faults.push(format!(
-                    "failed to read pattern `{pattern}`: {}",
-                    cause.kind()
-                )),
+        let fault = |pattern: &String| {
+            let cause = Globs::new([pattern.as_str()], Case::Ignored).err()?;
+            Some(format!("failed to read pattern `{pattern}`: {cause}"))
+        };
+        let faults: Vec<String> = patterns.iter().filter_map(fault).collect();
+        match faults.is_empty() {
+            true => {
+                let secrets = Globs::new(patterns.iter().map(String::as_str), Case::Ignored)?;
+                Ok(Masker { secrets })
             }
+            false => Err(faults.join("\n")),
         }
-        if !faults.is_empty() {
-            return Err(faults.join("\n"));
-        }
-        let secrets = secrets
-            .build()
-            .map_err(|cause| format!("failed to build the patterns of secrets: {cause}"))?;
-        Ok(Masker { secrets })
     }
 
     /// No value goes by any name as a secret, and URLs may keep their passwords.
@@ -50,7 +41,7 @@ impl Masker {
 
     /// Is what goes by this name a secret?
     fn is_secret(&self, name: &str) -> bool {
-        self.secrets.is_match(name)
+        self.secrets.fit(name)
     }
 
     /// A label's value, for people.

@@ -2,10 +2,9 @@
 
 use std::cell::OnceCell;
 
-use globset::{Glob, GlobMatcher};
-
 use super::subject::{Fact, Subject};
 use super::{Field, OWN_WORDS};
+use crate::glob;
 use crate::model::{Cause, ExitCodes, Filter, Patterns};
 
 /// The answer of one field, or of all.
@@ -250,7 +249,7 @@ impl Globs {
 enum Pattern {
     Text(String),
     /// With the plain text that it begins with, which rules most texts out.
-    Glob(String, GlobMatcher),
+    Glob(String, glob::Globs),
 }
 
 /// What makes a text a glob.
@@ -261,8 +260,8 @@ impl Pattern {
         let Some(wild) = text.find(WILD) else {
             return Pattern::Text(text);
         };
-        match Glob::new(&text) {
-            Ok(glob) => Pattern::Glob(text[..wild].to_owned(), glob.compile_matcher()),
+        match glob::Globs::new([text.as_str()], glob::Case::Counts) {
+            Ok(glob) => Pattern::Glob(text[..wild].to_owned(), glob),
             Err(_) => Pattern::Text(text),
         }
     }
@@ -270,14 +269,13 @@ impl Pattern {
     fn fits(&self, text: &str) -> bool {
         match self {
             Pattern::Text(own) => own == text,
-            Pattern::Glob(begin, glob) => text.starts_with(begin) && glob.is_match(text),
+            Pattern::Glob(begin, glob) => text.starts_with(begin) && glob.fit(text),
         }
     }
 
     fn begins_with(&self, text: &str) -> bool {
         match self {
-            Pattern::Text(own) => own.starts_with(text),
-            Pattern::Glob(_, glob) => glob.glob().glob().starts_with(text),
+            Pattern::Text(own) | Pattern::Glob(own, _) => own.starts_with(text),
         }
     }
 }
