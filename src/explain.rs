@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Read, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
@@ -52,7 +53,7 @@ pub fn run(config: &Config, explained: &Explained) -> io::Result<ExitCode> {
         }
     })?;
     let entries = config.handlers.as_ref().map(|handlers| &*handlers.entries);
-    let masker = Masker::new(&config.redact).map_err(io::Error::other)?;
+    let masker = Arc::new(Masker::new(&config.redact).map_err(io::Error::other)?);
     let teller = Teller {
         rules: Rules::new(entries.unwrap_or_default()),
         masker: masker.clone(),
@@ -186,7 +187,7 @@ enum Looked {
 struct Teller<'a> {
     rules: Rules,
     /// Hides secrets among the labels.
-    masker: Masker,
+    masker: Arc<Masker>,
     engine: &'a str,
     clock: Clock,
     known: Known,
@@ -281,12 +282,11 @@ fn short(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::model::{Cause, Entry, Filter, Labels, Patterns};
 
     fn teller() -> Teller<'static> {
+        let masker = Masker::new(&["*PASSWORD*".to_owned()]).unwrap();
         let entry = |name: &str, filter: Filter| {
             Arc::new(Entry {
                 name: name.into(),
@@ -318,7 +318,7 @@ mod tests {
                     },
                 ),
             ]),
-            masker: Masker::new(&["*PASSWORD*".to_owned()]).unwrap(),
+            masker: Arc::new(masker),
             engine: "foo",
             clock: Clock::utc(),
             known: Known::default(),

@@ -3,6 +3,8 @@
 //! All of it works on JSON as text, without taking apart what holds no secret.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
 
 use super::json::{Cuts, compact, next_string, quoted, unquoted};
 use crate::glob::{Case, Globs};
@@ -10,10 +12,16 @@ use crate::glob::{Case, Globs};
 /// What stands in place of a secret.
 pub const MASK: &str = "***";
 
+/// So many names are remembered, none longer than so many bytes: 300 kB at most.
+const KNOWN: usize = 1024;
+const LONG: usize = 200;
+
 /// Knows which values are secrets, by the names they go by.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Masker {
     secrets: Globs,
+    /// Containers have most of their names in common, and to ask a dozen globs takes microseconds.
+    known: RwLock<HashMap<Box<str>, bool>>,
 }
 
 impl Masker {
@@ -28,7 +36,10 @@ impl Masker {
         match faults.is_empty() {
             true => {
                 let secrets = Globs::new(patterns.iter().map(String::as_str), Case::Ignored)?;
-                Ok(Masker { secrets })
+                Ok(Masker {
+                    secrets,
+                    known: RwLock::default(),
+                })
             }
             false => Err(faults.join("\n")),
         }
@@ -41,7 +52,20 @@ impl Masker {
 
     /// Is what goes by this name a secret?
     fn is_secret(&self, name: &str) -> bool {
-        self.secrets.fit(name)
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(secret) = known.get(name) {
+            return *secret;
+        }
+        drop(known);
+        let secret = self.secrets.fit(name);
+        if name.len() <= LONG {
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= KNOWN {
+                known.clear();
+            }
+            known.insert(name.into(), secret);
+        }
+        secret
     }
 
     /// A label's value, for people.
