@@ -151,7 +151,7 @@ fn known(code: &str, details: &str) -> Option<(&'static str, &'static str)> {
         ),
         "NOREPLICAS" => (
             "write",
-            "it has fewer replicas than `min-replicas-to-write` wants (NOREPLICAS)",
+            "it has fewer replicas than `min-replicas-to-write` wants (NOREPLICAS); bring them back, or lower that",
         ),
         "BUSY" => (
             "use",
