@@ -208,15 +208,12 @@ impl Core {
         if !stamp && site.outbox.is_closing() {
             return;
         }
-        site.turn += 1;
         let hour = Time::from_secs(3600);
         let renew = now.saturating_sub(site.shared_at) >= hour;
         if renew {
             site.shared_at = now;
         }
-        // Ten turns must be over long before the day of the shared sets is.
-        let turns = if self.settings.interval > hour { 1 } else { 10 };
-        site.outbox.close(stamp, (site.turn, turns), renew);
+        site.outbox.close(stamp, renew);
         self.writable.insert(index);
     }
 

@@ -124,8 +124,6 @@ struct Site {
     down_since: Option<Time>,
     /// A full report of this tenancy was written.
     reported: bool,
-    /// Resyncs that were closed; a tenth of the shared memberships is said again with each.
-    turn: u64,
     /// When the day of the shared sets was last renewed.
     shared_at: Time,
     resume_ns: Option<i64>,
@@ -207,7 +205,6 @@ impl Site {
             start_at: None,
             down_since: None,
             reported: false,
-            turn: 0,
             shared_at: Time::ZERO,
             resume_ns: None,
             selfcheck: cache

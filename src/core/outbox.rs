@@ -73,6 +73,8 @@ pub struct Outbox {
     dropped: u64,
     /// The host's fields as the store has them.
     fields: BTreeMap<&'static str, String>,
+    /// Fields that the store has beside them.
+    foreign_fields: Vec<String>,
     notices: VecDeque<Notice>,
     /// Until the first report is done no container has a notice of its own.
     silent: bool,
@@ -119,6 +121,7 @@ impl Outbox {
             happened: VecDeque::new(),
             dropped: 0,
             fields: BTreeMap::new(),
+            foreign_fields: Vec::new(),
             notices: VecDeque::new(),
             silent: true,
             closing: None,
@@ -135,6 +138,7 @@ impl Outbox {
         self.images.clear();
         self.running = 0;
         self.fields.clear();
+        self.foreign_fields.clear();
         self.touches.clear();
         self.reassert.clear();
         self.names_left.clear();
@@ -390,12 +394,23 @@ impl Outbox {
         }
         again.sort();
         again.dedup();
-        if !audit.host {
-            differences += 1;
+        differences += self.compare_fields(audit);
+        (again.clone(), differences + again.len())
+    }
+
+    /// Compares the host's hash: what differs is written again, what is too much removed, with the end of the resync. Returns how many fields that are.
+    fn compare_fields(&mut self, audit: &Audit) -> usize {
+        let right = |name: &str, value: &String| audit.fields.get(name) == Some(value);
+        let foreign = |name: &&String| !self.fields.contains_key(name.as_str());
+        self.foreign_fields = audit.fields.keys().filter(foreign).cloned().collect();
+        let before = self.fields.len();
+        if audit.listed {
+            self.fields.retain(|name, value| right(name, value));
+        } else {
             self.fields.clear();
             self.renew_shared = true;
         }
-        (again.clone(), differences + again.len())
+        before - self.fields.len() + self.foreign_fields.len()
     }
 
     /// The store had no key for this container: its document is news again.
@@ -405,10 +420,9 @@ impl Outbox {
         }
     }
 
-    /// Renews the keys of all containers, a `share` (n, of) of the members of shared sets, and ends the resync with `refresh_containers`. `stamp`
-    /// is false when the engine could not be asked.
-    pub fn close(&mut self, stamp: bool, share: (u64, u64), renew_shared: bool) {
-        let (turn, turns) = share;
+    /// Renews the keys of all containers, with `renew_shared` those of shared sets and their members as well, and ends the resync with
+    /// `refresh_containers`. `stamp` is false when the engine could not be asked.
+    pub fn close(&mut self, stamp: bool, renew_shared: bool) {
         self.touches = self
             .stored
             .keys()
@@ -418,7 +432,7 @@ impl Outbox {
         self.reassert = self
             .stored
             .iter()
-            .filter(|(id, stored)| stored.running && turn_of(id, turns) == turn % turns)
+            .filter(|(_, stored)| renew_shared && stored.running)
             .filter_map(|(id, stored)| Some((id.clone(), stored.image.clone()?)))
             .collect();
         self.renew_shared |= renew_shared;
@@ -535,6 +549,13 @@ impl Outbox {
                     self.fields.insert(name, value.clone());
                     batch.fields.push((name, value));
                 }
+            }
+            if closing {
+                batch.fields_left = std::mem::take(&mut self.foreign_fields);
+                let ours = &self.fields;
+                batch
+                    .fields_left
+                    .retain(|name| !ours.contains_key(name.as_str()));
             }
         }
         let empty = batch == HostBatch::new(self.host);
@@ -667,10 +688,4 @@ impl Outbox {
             batch.happened.push(happening);
         }
     }
-}
-
-/// In which of `turns` turns a container's memberships are said again.
-fn turn_of(id: &ContainerId, turns: u64) -> u64 {
-    let digits = id.as_str().bytes().take(8);
-    digits.fold(0u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte)) % turns.max(1)
 }

@@ -10,7 +10,7 @@ use crate::model::EngineIndex;
 use crate::store::keys::field;
 use crate::store::{
     Applied, Audit, Batch, Beaten, Burial, Claim, Fenced, Found, Happening, Holder, HostBatch,
-    Notice, Opened, StoreError, Taken,
+    Notice, Opened, StoreError, Swept, Taken,
 };
 
 /// One transaction: so many containers, so many bytes; halved for each one that timed out.
@@ -66,12 +66,12 @@ impl Core {
                 }
             }
             StoreReply::Swept(swept) => {
-                if swept.removed > 0 {
+                if swept != Swept::default() {
                     effects.push(Effect::Log(
                         Level::Info,
                         format!(
-                            "removed {} members that nobody explains from the shared sets",
-                            swept.removed
+                            "the Cache's shared sets: removed {} keys and members that no host explains, added {} that were missing",
+                            swept.removed, swept.restored
                         ),
                     ));
                 }

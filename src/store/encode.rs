@@ -219,6 +219,8 @@ impl Encoder<'_> {
             .chain(batch.stamp.then_some((field::LAST_UPDATE, now.as_str())))
             .flat_map(|(name, value)| [name, value]);
         let key = self.keys.host(host);
+        let left = batch.fields_left.iter().map(String::as_str);
+        self.many("HDEL", key.clone(), left);
         if self.many("HSET", key.clone(), fields) {
             self.expire(&key, self.host_ttl_s);
             self.grow(self.keys.hosts(), [host].into_iter(), self.shared_ttl_s);

@@ -392,8 +392,8 @@ impl RedisStore {
     fn heal(&mut self, command: &Cmd) -> Result<(), StoreError> {
         let wanted = match errors::argument(command, 0).as_str() {
             "SADD" | "SREM" | "SCARD" | "SSCAN" | "SMEMBERS" | "SISMEMBER" => "set",
-            "HSET" | "HDEL" | "HGET" | "HMGET" | "HGETALL" | "HVALS" => "hash",
-            "ZADD" | "ZREM" | "ZSCORE" | "ZRANGEBYSCORE" => "zset",
+            "HSET" | "HDEL" | "HGET" | "HMGET" | "HGETALL" => "hash",
+            "ZADD" | "ZREM" | "ZSCORE" | "ZRANGE" | "ZRANGEBYSCORE" => "zset",
             "XADD" => "stream",
             _ => "string",
         };

@@ -105,7 +105,7 @@ impl Keys {
         format!("{}:runs", self.prefix)
     }
 
-    /// String: which agent sweeps the shared sets in this interval.
+    /// String: the number of the janitor's last round, and when the next one may begin, in ms.
     pub fn janitor(&self) -> String {
         format!("{}:janitor", self.prefix)
     }
@@ -115,10 +115,51 @@ impl Keys {
         format!("{}:once:{command:032x}", self.prefix)
     }
 
+    /// Matches all of these names, and may match others; a prefix has no letters that mean anything in a pattern.
+    pub fn pattern(&self) -> String {
+        format!("{}:*", self.prefix)
+    }
+
+    /// Whose key this is and what type it is to be of, if it has the form of a container's, an image's or a host's.
+    pub fn owner<'a>(&self, key: &'a str) -> Option<(Owner<'a>, &'static str)> {
+        let rest = key.strip_prefix(&self.prefix)?.strip_prefix(':')?;
+        let (family, name) = rest.split_once(':')?;
+        match family {
+            "containers" => match name.split_once(':') {
+                None => Some((Owner::Container(name), "hash")),
+                Some((id, "json")) => Some((Owner::Container(id), "string")),
+                Some(_) => None,
+            },
+            "images" => match name.rsplit_once(':') {
+                Some((image, "hosts" | "containers")) => Some((Owner::Image(image), "set")),
+                _ => None,
+            },
+            "hosts" => match name.split_once(':') {
+                None => Some((Owner::Host(name), "hash")),
+                Some((host, "containers" | "stopped")) => Some((Owner::Host(host), "set")),
+                Some((host, "names" | "manifest")) => Some((Owner::Host(host), "hash")),
+                Some((host, "lease" | "resume")) => Some((Owner::Host(host), "string")),
+                Some(_) => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Channel: notices of changes.
     pub fn channel(&self) -> String {
         format!("{}_events", self.prefix)
     }
+}
+
+/// Whose a key is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner<'a> {
+    /// A container's, by its id.
+    Container(&'a str),
+    /// An image's.
+    Image(&'a str),
+    /// A host's, by its id.
+    Host(&'a str),
 }
 
 /// Fields of a host's hash that the store itself reads or writes.
@@ -133,6 +174,8 @@ pub mod field {
     pub const RUNNING_JOBS: &str = "running_jobs";
     /// Names the last transaction that wrote into a stream.
     pub const LAST_BATCH: &str = "last_batch";
+    /// Fields whose values only the store knows.
+    pub const OF_THE_STORE: [&str; 2] = [LAST_UPDATE, LAST_BATCH];
     /// Docker's own id of the engine.
     pub const ENGINE_ID: &str = "engine_id";
     /// The field of a container's hash that names the host it runs on.

@@ -6,6 +6,7 @@
 
 mod encode;
 mod errors;
+mod explained;
 mod fence;
 pub mod keys;
 mod link;
@@ -15,6 +16,7 @@ pub mod memory;
 mod once;
 mod open;
 pub mod redis;
+mod search;
 mod sweep;
 mod take;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -49,7 +52,7 @@ pub trait Store: Send {
     /// Marks dead hosts as lost and expires those that have been silent for two intervals; one bounded step.
     fn bury(&mut self, overdue: &[String]) -> Result<Vec<Burial>, StoreError>;
 
-    /// Removes members of shared sets that no manifest explains, if this agent is the janitor; once an interval.
+    /// Removes keys and members of shared sets that no manifest explains, and restores members that one does, if this agent is the janitor; once an interval.
     fn sweep(&mut self) -> Result<Swept, StoreError>;
 
     /// Takes, renews or ends leases on commands that only one agent is to run; answers who has each of them, in the same order.
@@ -158,8 +161,10 @@ pub struct Audit {
     pub names: Vec<(String, String)>,
     /// `<p>:hosts:<host>:manifest`: id, image.
     pub manifest: Vec<(ContainerId, String)>,
-    /// The host is in `<p>:hosts` and has its hash, with more than what each batch writes.
-    pub host: bool,
+    /// The host is in `<p>:hosts`.
+    pub listed: bool,
+    /// `<p>:hosts:<host>`, but for the fields that the store sets itself.
+    pub fields: BTreeMap<String, String>,
     /// For a self-check only: the digest of each container's JSON, and whether its hash names this host.
     pub documents: Vec<(ContainerId, Option<u64>, bool)>,
 }
@@ -190,6 +195,8 @@ pub struct HostBatch {
     pub reassert: Vec<(ContainerId, Arc<str>)>,
     /// Fields of the host's hash, beside those that the store sets itself (`last_update`, when `stamp`).
     pub fields: Vec<(&'static str, String)>,
+    /// Fields of the host's hash that do not belong there.
+    pub fields_left: Vec<String>,
     /// Move `last_update` to the store's own clock.
     pub stamp: bool,
     /// Renew the time to live of the host's own keys.
@@ -218,6 +225,7 @@ impl HostBatch {
             touches: Vec::new(),
             reassert: Vec::new(),
             fields: Vec::new(),
+            fields_left: Vec::new(),
             stamp: false,
             renew: false,
             renew_shared: false,
@@ -364,8 +372,10 @@ pub enum Burial {
 /// What a janitor's round did.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Swept {
-    /// Members removed from shared sets.
+    /// Keys, and members of shared sets, that were removed.
     pub removed: usize,
+    /// Members that were added to shared sets.
+    pub restored: usize,
 }
 
 /// Why a request failed. The connection is dropped with every error.

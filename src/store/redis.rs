@@ -1,7 +1,7 @@
 //! The central store as it is: a Redis, or whatever speaks its protocol and has transactions.
 //!
 //! One connection, used by the thread that calls, which waits for each request's answers. `fence` has the transactions, `open` and `take` the leases,
-//! `once` those of commands, `lost` and `sweep` what other agents left.
+//! `once` those of commands, `lost`, `sweep` and `search` what other agents left.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,6 +14,7 @@ use super::encode::{Encoder, plain};
 use super::fence::{LEASE_MS, Pending, REQUEST_LIMIT, Ran, Transaction};
 use super::keys::{Keys, field};
 use super::link::{self, Link, Wire, number, text, texts};
+use super::search::Search;
 use super::{
     Applied, Audit, Batch, Beaten, Burial, Claim, Fenced, Holder, HostBatch, OnceAsk, OnceState,
     Opened, Store, StoreError, Swept, Taken,
@@ -96,6 +97,8 @@ pub struct RedisStore {
     pub(super) spoilt: Vec<EngineIndex>,
     /// Redis's clock, and when it was read.
     pub(super) clock: Option<(Instant, Duration)>,
+    /// The janitor's search for keys.
+    pub(super) search: Search,
 }
 
 impl RedisStore {
@@ -122,6 +125,7 @@ impl RedisStore {
             pending: None,
             spoilt: Vec::new(),
             clock: None,
+            search: Search::default(),
         }
     }
 
@@ -351,7 +355,7 @@ impl Store for RedisStore {
 
     fn sweep(&mut self) -> Result<Swept, StoreError> {
         self.begin();
-        self.sweep_sets()
+        self.sweep_all()
     }
 
     fn once(&mut self, asks: &[OnceAsk]) -> Result<Vec<OnceState>, StoreError> {

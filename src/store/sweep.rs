@@ -1,94 +1,115 @@
-//! The janitor: members of shared sets that no manifest explains.
+//! The janitor: members of shared sets, and keys, that no manifest explains; and members that a manifest explains and that are missing.
 //!
-//! Nothing that works leaves such members; a crash of Redis between two saves, a foreign hand, or an agent of another version may. Sets are read in
-//! steps, and a member goes only by a transaction that watches what would explain it.
+//! Nothing that works leaves such things; a crash of Redis between two saves, a foreign hand, or an agent of another version may. What looks wrong is
+//! only a doubt: it is judged by manifests that are read again, in a transaction that watches what whoever makes it right would write.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::Cmd;
 
 use super::encode::plain;
+use super::explained::Explained;
 use super::fence::Transaction;
-use super::keys::field;
+use super::keys::Owner;
 use super::link::{items, number, text, texts};
-use super::redis::{RedisStore, seconds};
+use super::redis::RedisStore;
 use super::{StoreError, Swept};
+use crate::model::digest;
 
-/// About how many members are read in one round trip.
+/// About how many members of a set are read at once.
 const STEP: &str = "500";
+
+/// The most sets that are read in one round trip.
+const SETS: usize = 50;
 
 /// The most questions that are asked in one round trip.
 const QUESTIONS: usize = 5_000;
 
-/// How long a round may take; what it did not reach has to wait for a round on a faster day.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The most doubts that are judged by one transaction.
+const DOUBTS: usize = 500;
 
-/// A round.
-struct Round {
-    /// The members of `<p>:hosts` and of `<p>:alive`.
-    hosts: Vec<String>,
-    /// When it must be over.
-    end: Instant,
-    /// Members removed.
-    removed: usize,
+/// In so many rounds the sets of every image are looked into once: a fault in one of them is to be over within ten.
+const TURNS: u64 = 8;
+
+/// How long a round may take; what it did not reach has to wait for a round on a faster day.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Something that looks wrong.
+pub(super) struct Doubt {
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// Keys that are written by whoever makes this right.
+    pub watch: Vec<String>,
+}
+
+/// What may be wrong.
+pub(super) enum Fault {
+    /// A member of a set that nobody explains.
+    Foreign(String, Arc<str>),
+    /// A member that a set has not, although it runs on this host.
+    Missing(String, Arc<str>, Arc<str>),
+    /// A key of nobody, or of a wrong type.
+    Key(String),
 }
 
 impl RedisStore {
-    /// A round through the shared sets, if no agent made one in this interval.
-    pub(super) fn sweep_sets(&mut self) -> Result<Swept, StoreError> {
-        let interval = seconds(self.options.interval).to_string();
-        let (janitor, boot) = (self.keys.janitor(), self.options.boot.clone());
-        let got = self.ask(&[plain(&["SET", &janitor, &boot, "NX", "EX", &interval])])?;
-        if text(&got[0]).is_none() {
+    /// A round through the shared sets and the keys, if no agent made one in this interval.
+    pub(super) fn sweep_all(&mut self) -> Result<Swept, StoreError> {
+        let Some(turn) = self.next_turn()? else {
             return Ok(Swept::default());
-        }
-        let mut round = Round {
-            hosts: Vec::new(),
-            end: Instant::now() + PATIENCE,
-            removed: 0,
         };
-        let key = self.keys.hosts();
-        let mut cursor = None;
-        while let Some(step) = self.scan(&round, &key, &mut cursor)? {
-            round.hosts.extend(step);
+        let end = Instant::now() + PATIENCE;
+        self.mourn()?;
+        let Some(explained) = self.explain()? else {
+            return Ok(Swept::default());
+        };
+        let mut doubts = self.doubt_members(&explained, turn, end)?;
+        self.doubt_keys(&explained, end, &mut doubts)?;
+        let mut swept = Swept::default();
+        for doubts in doubts.chunks(DOUBTS) {
+            if Instant::now() >= end {
+                break;
+            }
+            self.try_doubts(doubts, &mut swept)?;
         }
-        self.mourn(&round.hosts)?;
-        // A host that lives and misses among the hosts will be there again soon; until then its members are not to be touched.
-        let alive = self.ask(&[plain(&["ZRANGE", &self.keys.alive(), "0", "-1"])])?;
-        round.hosts.extend(texts(&alive[0]));
-        round.hosts.sort_unstable();
-        round.hosts.dedup();
-        let key = self.keys.containers();
-        self.sweep_containers(&mut round, &key, None)?;
-        self.sweep_images(&mut round)?;
-        Ok(Swept {
-            removed: round.removed,
-        })
+        Ok(swept)
     }
 
-    /// The next members of a set; `None` at its end, or when time is over.
-    fn scan(
-        &mut self,
-        round: &Round,
-        key: &str,
-        cursor: &mut Option<String>,
-    ) -> Result<Option<Vec<String>>, StoreError> {
-        if cursor.as_deref() == Some("0") || Instant::now() >= round.end {
+    /// Becomes the janitor of this interval, unless there is one: then `None`. Rounds are numbered.
+    fn next_turn(&mut self) -> Result<Option<u64>, StoreError> {
+        let key = self.keys.janitor();
+        self.armed.clear();
+        let replies = self.ask(&[
+            plain(&["UNWATCH"]),
+            plain(&["WATCH", &key]),
+            plain(&["GET", &key]),
+        ])?;
+        let last = text(&replies[2]).unwrap_or_default();
+        let (turn, next_ms) = last.split_once(':').unwrap_or_default();
+        let turn = turn.parse::<u64>().map_or(0, |turn| turn.wrapping_add(1));
+        let next_ms = next_ms.parse::<u128>().unwrap_or(0);
+        let (now_ms, interval_ms) = (self.now().as_millis(), self.options.interval.as_millis());
+        // One that is further away was said before the clock stepped back.
+        if (now_ms..=now_ms + interval_ms).contains(&next_ms) && next_ms > now_ms {
             return Ok(None);
         }
-        let from = cursor.as_deref().unwrap_or("0");
-        let replies = self.ask(&[plain(&["SSCAN", key, from, "COUNT", STEP])])?;
-        let [next, members] = items(&replies[0]) else {
-            return Ok(None);
-        };
-        *cursor = text(next);
-        Ok(Some(texts(members)))
+        // All agents ask once an interval: a little less, or whoever is early by a hair comes an interval late.
+        let next_ms = now_ms + interval_ms * 9 / 10;
+        let ttl = self.encoder().shared_ttl_s.to_string();
+        let value = format!("{turn}:{next_ms}");
+        let ran = self.transact(&Transaction {
+            body: vec![plain(&["SET", &key, &value, "EX", &ttl])],
+            ..Transaction::default()
+        })?;
+        Ok(ran.map(|_| turn))
     }
 
     /// Sees to it that hosts become overdue that neither have a lease nor a time at which it ends.
-    fn mourn(&mut self, hosts: &[String]) -> Result<(), StoreError> {
+    fn mourn(&mut self) -> Result<(), StoreError> {
         let alive = self.keys.alive();
+        let hosts = self.listed_hosts()?;
         let ask = hosts.iter().flat_map(|host| {
             [
                 plain(&["EXISTS", &self.keys.lease(host)]),
@@ -107,156 +128,177 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Removes containers from a set (all of them, or one image's) that no host has; the hosts that the others are on.
-    fn sweep_containers(
+    /// Members of shared sets that nobody explains, and those that are missing: of all containers, of all images, and of a share of the images' own.
+    fn doubt_members(
         &mut self,
-        round: &mut Round,
-        key: &str,
-        image: Option<&str>,
-    ) -> Result<BTreeSet<String>, StoreError> {
-        let mut hosts = BTreeSet::new();
-        let mut cursor = None;
-        while let Some(ids) = self.scan(round, key, &mut cursor)? {
-            let owners = self.owners(&round.hosts, &ids, image)?;
-            let mut suspects = Vec::new();
-            for (id, owner) in ids.into_iter().zip(owners) {
-                match owner {
-                    Some(owner) => {
-                        hosts.insert(owner);
-                    }
-                    None => suspects.push(id),
-                }
-            }
-            if suspects.is_empty() {
-                continue;
-            }
-            // Whoever puts such a container writes its hash: asked again under a watch, the answer stands.
-            let mut watch = redis::cmd("WATCH");
-            for id in &suspects {
-                watch.arg(self.keys.container(id));
-            }
-            self.rewatch(watch)?;
-            let owners = self.owners(&round.hosts, &suspects, image)?;
-            let suspects = suspects.into_iter().zip(owners);
-            let orphans = suspects.filter(|(_, owner)| owner.is_none());
-            let orphans: Vec<String> = orphans.map(|(id, _)| id).collect();
-            round.removed += self.remove_members(key, &orphans)?;
-        }
-        Ok(hosts)
-    }
-
-    /// Images, and where they run.
-    fn sweep_images(&mut self, round: &mut Round) -> Result<(), StoreError> {
-        let key = self.keys.images();
-        let mut cursor = None;
-        while let Some(images) = self.scan(round, &key, &mut cursor)? {
-            for image in &images {
-                let key = self.keys.image_containers(image);
-                let explained = self.sweep_containers(round, &key, Some(image))?;
-                self.sweep_image_hosts(round, image, &explained)?;
-            }
-            let mut watch = self.watch_images(&images);
-            if watch.is_empty() {
-                continue;
-            }
-            self.rewatch(watch.remove(0))?;
-            let counts = self.ask_many(&watch)?;
-            round.removed += counts
-                .iter()
-                .filter(|count| number(count) == Some(0))
-                .count();
-            self.leave_images(&images, &counts);
-        }
-        Ok(())
-    }
-
-    /// Removes hosts from an image's set that have no container of it.
-    fn sweep_image_hosts(
-        &mut self,
-        round: &mut Round,
-        image: &str,
-        explained: &BTreeSet<String>,
-    ) -> Result<(), StoreError> {
-        let key = self.keys.image_hosts(image);
-        let mut cursor = None;
-        while let Some(hosts) = self.scan(round, &key, &mut cursor)? {
-            for host in hosts.iter().filter(|host| !explained.contains(*host)) {
-                let manifest = self.keys.manifest(host);
-                self.rewatch(plain(&["WATCH", &manifest]))?;
-                let images = self.ask(&[plain(&["HVALS", &manifest])])?;
-                let runs = texts(&images[0]).iter().any(|other| other == image);
-                if !(runs && round.hosts.contains(host)) {
-                    round.removed += self.remove_members(&key, std::slice::from_ref(host))?;
-                }
+        explained: &Explained,
+        turn: u64,
+        end: Instant,
+    ) -> Result<Vec<Doubt>, StoreError> {
+        let mut keys = vec![self.keys.containers(), self.keys.images()];
+        let images = explained.images.iter();
+        let images = images.filter(|image| digest(image) % TURNS == turn % TURNS);
+        keys.extend(images.flat_map(|image| {
+            [
+                self.keys.image_hosts(image),
+                self.keys.image_containers(image),
+            ]
+        }));
+        let mut doubts = Vec::new();
+        for keys in keys.chunks(SETS) {
+            let Some(found) = self.members(keys, end)? else {
+                break;
+            };
+            for (set, found) in keys.iter().zip(found) {
+                let Some(wanted) = explained.sets.get(set) else {
+                    continue;
+                };
+                let missing = wanted
+                    .iter()
+                    .filter(|(member, reason)| reason.runs && !found.contains(&***member));
+                doubts.extend(missing.map(|(member, reason)| Doubt {
+                    fault: Fault::Missing(set.clone(), member.clone(), reason.host.clone()),
+                    watch: vec![self.keys.manifest(&reason.host)],
+                }));
+                let foreign = found
+                    .iter()
+                    .filter(|member| !wanted.contains_key(member.as_str()));
+                doubts.extend(foreign.map(|member| self.foreign(set, member)));
             }
         }
-        Ok(())
+        Ok(doubts)
     }
 
-    /// On which of the hosts each container is, by the manifests; with an image, only where it runs that image.
-    fn owners(
-        &mut self,
-        hosts: &[String],
-        ids: &[String],
-        image: Option<&str>,
-    ) -> Result<Vec<Option<String>>, StoreError> {
-        let explains = |reply: &redis::Value| {
-            text(reply).is_some_and(|found| image.is_none_or(|image| image == found))
+    /// A member that nobody explains: whoever puts a container writes its hash, its host's manifest and its image's hosts.
+    fn foreign(&self, set: &str, member: &str) -> Doubt {
+        let watch = match self.keys.owner(set) {
+            None if set == self.keys.images() => self.keys.image_hosts(member),
+            Some((Owner::Image(image), _)) if set == self.keys.image_hosts(image) => {
+                self.keys.manifest(member)
+            }
+            _ => self.keys.container(member),
         };
-        // Its own hash names the host of nearly every container: one question more, instead of one for each host.
-        let ask = ids
-            .iter()
-            .map(|id| plain(&["HGET", &self.keys.container(id), field::HOST]));
-        let named = self.ask_many(&ask.collect::<Vec<_>>())?;
-        let named: Vec<String> = named
-            .iter()
-            .map(|name| text(name).unwrap_or_default())
-            .collect();
-        let ask = ids
-            .iter()
-            .zip(&named)
-            .map(|(id, host)| plain(&["HGET", &self.keys.manifest(host), id]));
-        let replies = self.ask_many(&ask.collect::<Vec<_>>())?;
-        let mut owners = Vec::with_capacity(ids.len());
-        for ((id, host), reply) in ids.iter().zip(named).zip(&replies) {
-            if explains(reply) && hosts.contains(&host) {
-                owners.push(Some(host));
-                continue;
-            }
-            let ask = hosts
-                .iter()
-                .map(|host| plain(&["HGET", &self.keys.manifest(host), id]));
-            let replies = self.ask_many(&ask.collect::<Vec<_>>())?;
-            let place = replies.iter().position(explains);
-            owners.push(place.map(|place| hosts[place].clone()));
+        Doubt {
+            fault: Fault::Foreign(set.to_owned(), member.into()),
+            watch: vec![watch],
         }
-        Ok(owners)
     }
 
-    /// Watches these keys and nothing else.
-    fn rewatch(&mut self, watch: Cmd) -> Result<(), StoreError> {
+    /// The members of `<p>:hosts`.
+    pub(super) fn listed_hosts(&mut self) -> Result<BTreeSet<String>, StoreError> {
+        let key = [self.keys.hosts()];
+        let hosts = self.members(&key, self.deadline)?;
+        Ok(hosts.into_iter().flatten().flatten().collect())
+    }
+
+    /// All members of these sets; `None` when time is over.
+    fn members(
+        &mut self,
+        keys: &[String],
+        end: Instant,
+    ) -> Result<Option<Vec<HashSet<String>>>, StoreError> {
+        let mut found = vec![HashSet::new(); keys.len()];
+        let mut open: Vec<(usize, String)> =
+            (0..keys.len()).map(|at| (at, "0".to_owned())).collect();
+        while !open.is_empty() {
+            if Instant::now() >= end {
+                return Ok(None);
+            }
+            let ask = open
+                .iter()
+                .map(|(at, from)| plain(&["SSCAN", &keys[*at], from, "COUNT", STEP]));
+            let replies = self.ask(&ask.collect::<Vec<_>>())?;
+            let mut rest = Vec::new();
+            for ((at, _), reply) in open.into_iter().zip(&replies) {
+                let [next, members] = items(reply) else {
+                    continue;
+                };
+                found[at].extend(texts(members));
+                rest.extend(text(next).filter(|next| next != "0").map(|next| (at, next)));
+            }
+            open = rest;
+        }
+        Ok(Some(found))
+    }
+
+    /// Looks again at what is in doubt, and puts right what is wrong, unless somebody is about to.
+    fn try_doubts(&mut self, doubts: &[Doubt], swept: &mut Swept) -> Result<(), StoreError> {
+        let mut watch = redis::cmd("WATCH");
+        for key in doubts.iter().flat_map(|doubt| &doubt.watch) {
+            watch.arg(key);
+        }
         self.armed.clear();
         self.ask(&[plain(&["UNWATCH"]), watch])?;
+        let Some(explained) = self.explain()? else {
+            return Ok(());
+        };
+        let keys = doubts.iter().filter_map(|doubt| match &doubt.fault {
+            Fault::Key(key) => Some(key.as_str()),
+            Fault::Foreign(..) | Fault::Missing(..) => None,
+        });
+        let wrong = self.wrong_keys(&explained, &keys.collect::<Vec<_>>())?;
+        let (body, restores) = self.remedy(doubts, &explained, &wrong);
+        if body.is_empty() {
+            return Ok(());
+        }
+        let ran = self.transact(&Transaction {
+            body,
+            ..Transaction::default()
+        })?;
+        let replies = ran.map_or_else(Vec::new, |ran| ran.replies);
+        // Behind each restoration stands the renewal of its set.
+        for (place, reply) in replies.iter().enumerate() {
+            let count = number(reply).map_or(0, |count| usize::try_from(count).unwrap_or(0));
+            match place.checked_sub(replies.len() - 2 * restores) {
+                None => swept.removed += count,
+                Some(place) if place % 2 == 0 => swept.restored += count,
+                Some(_) => {}
+            }
+        }
         Ok(())
     }
 
-    /// Removes members, unless what is watched has changed; how many.
-    fn remove_members(&mut self, key: &str, members: &[String]) -> Result<usize, StoreError> {
-        if members.is_empty() {
-            return Ok(0);
+    /// Removals, and behind them, for so many sets, a restoration and a renewal.
+    fn remedy(&self, doubts: &[Doubt], explained: &Explained, wrong: &[&str]) -> (Vec<Cmd>, usize) {
+        let mut foreign: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for doubt in doubts {
+            match &doubt.fault {
+                Fault::Foreign(set, member) if explained.reason(set, member).is_none() => {
+                    foreign.entry(set).or_default().push(member);
+                }
+                Fault::Missing(set, member, host) => {
+                    let reason = explained.reason(set, member);
+                    if reason.is_some_and(|reason| reason.runs && reason.host == *host) {
+                        missing.entry(set).or_default().push(member);
+                    }
+                }
+                Fault::Foreign(..) | Fault::Key(_) => {}
+            }
         }
-        let mut command = redis::cmd("SREM");
-        command.arg(key).arg(members);
-        let ran = self.transact(&Transaction {
-            body: vec![command],
-            ..Transaction::default()
-        })?;
-        let count = ran.and_then(|ran| ran.replies.first().and_then(number));
-        Ok(count.map_or(0, |count| usize::try_from(count).unwrap_or(0)))
+        let mut body = Vec::new();
+        if !wrong.is_empty() {
+            let mut command = redis::cmd("DEL");
+            command.arg(wrong);
+            body.push(command);
+        }
+        for (set, members) in foreign {
+            let mut command = redis::cmd("SREM");
+            command.arg(set).arg(members);
+            body.push(command);
+        }
+        let (restores, ttl) = (missing.len(), self.encoder().shared_ttl_s.to_string());
+        for (set, members) in missing {
+            let mut command = redis::cmd("SADD");
+            command.arg(set).arg(members);
+            body.push(command);
+            body.push(plain(&["EXPIRE", set, &ttl]));
+        }
+        (body, restores)
     }
 
     /// Asks all of these, in as many round trips as it takes.
-    fn ask_many(&mut self, commands: &[Cmd]) -> Result<Vec<redis::Value>, StoreError> {
+    pub(super) fn ask_many(&mut self, commands: &[Cmd]) -> Result<Vec<redis::Value>, StoreError> {
         let mut replies = Vec::with_capacity(commands.len());
         for commands in commands.chunks(QUESTIONS) {
             replies.extend(self.ask(commands)?);

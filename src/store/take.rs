@@ -198,8 +198,7 @@ impl RedisStore {
             plain(&["HGETALL", &self.keys.names(id)]),
             plain(&["HGETALL", &self.keys.manifest(id)]),
             plain(&["SISMEMBER", &self.keys.hosts(), id]),
-            // Only a whole hash has it; one that was deleted and got a counter since has not.
-            plain(&["HGET", &self.keys.host(id), field::UPDATE_INTERVAL]),
+            plain(&["HGETALL", &self.keys.host(id)]),
         ])?;
         let ids = |reply: &Value| -> Vec<ContainerId> {
             texts(reply)
@@ -220,7 +219,11 @@ impl RedisStore {
                 .into_iter()
                 .map(|(id, image)| (ContainerId::from(id.as_str()), image))
                 .collect(),
-            host: number(&replies[4]) == Some(1) && text(&replies[5]).is_some(),
+            listed: number(&replies[4]) == Some(1),
+            fields: pairs(&replies[5])
+                .into_iter()
+                .filter(|(name, _)| !field::OF_THE_STORE.contains(&name.as_str()))
+                .collect(),
         })
     }
 

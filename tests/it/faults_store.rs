@@ -134,7 +134,7 @@ fn timed_fault_14_a_flush_while_nothing_happens_is_noticed_by_the_heartbeat_and_
 }
 
 /// Keys and members of a host's own, and what somebody does to them. CID is a container that runs, NAME its name.
-const OWN: [&str; 20] = [
+const OWN: [&str; 26] = [
     "DEL docker:containers:CID",
     "DEL docker:containers:CID:json",
     "DEL docker:containers:CID docker:containers:CID:json",
@@ -151,24 +151,26 @@ const OWN: [&str; 20] = [
     "DEL docker:hosts:h:containers",
     "DEL docker:hosts:h:names docker:hosts:h:manifest",
     "DEL docker:hosts:h",
+    "HSET docker:hosts:h containers_running 99",
+    "HSET docker:hosts:h status lost engine_id other",
+    "HDEL docker:hosts:h status engine_id",
+    "HDEL docker:hosts:h last_update update_interval",
+    "HSET docker:hosts:h foreign 1 running_jobs x",
+    "DEL docker:hosts:h; HSET docker:hosts:h foreign 1",
     "DEL docker:hosts:h:lease",
     "SREM docker:hosts h",
     "DEL docker:hosts",
     "DEL docker:alive",
 ];
 
-/// The same of shared sets: what is taken away,
-const TAKEN: [&str; 6] = [
+/// The same of shared sets,
+const SHARED: [&str; 12] = [
     "SREM docker:containers CID",
     "DEL docker:containers",
     "SREM docker:images image-1",
     "DEL docker:images",
     "DEL docker:images:image-1:hosts",
     "DEL docker:images:image-1:containers",
-];
-
-/// and what is added. Apart, for an image that is missing among the images is not looked into: both faults of one image take the time of both.
-const ADDED: [&str; 6] = [
     "SADD docker:containers ghost",
     "SADD docker:images ghost",
     "SADD docker:images:ghost:hosts h",
@@ -177,21 +179,59 @@ const ADDED: [&str; 6] = [
     "ZADD docker:alive 1 ghost",
 ];
 
-/// Resyncs every second, and how long so many may take: each begins at most a second after the last one has ended.
+/// and of keys that no set names, or that are of a wrong type.
+const KEYS: [&str; 11] = [
+    "HSET docker:containers:ghost host h",
+    "SET docker:containers:ghost:json {}",
+    "RPUSH docker:containers:listed x",
+    "SADD docker:images:other:1:hosts h",
+    "SADD docker:images:other:1:containers ghost",
+    "HSET docker:hosts:foreign status up",
+    "SADD docker:hosts:foreign:containers ghost",
+    "HSET docker:hosts:foreign:manifest ghost busybox",
+    "SET docker:hosts:foreign:lease x",
+    "SET docker:containers:CID x",
+    "SET docker:containers:CID:json x",
+];
+
+/// Keys of others, which are left alone.
+const OTHERS: [&str; 3] = ["docker2:containers:x", "dockerx", "x:docker:containers:x"];
+
+/// Resyncs every second, and how long so many may take: each begins at most a second after the last one has ended, on a machine that may be busy.
 const OFTEN: &str = "-updateInterval=1s";
 const fn intervals(count: u64) -> Duration {
-    Duration::from_millis(1100 * count)
+    Duration::from_millis(1100 * count + 400)
+}
+
+/// A container that runs, and its name.
+fn any_container(redis: &Redis, engine: &Engine) -> (String, String) {
+    let id = engine.running().into_iter().next().unwrap_or_default();
+    let name: String = redis.query(&["HGET", &format!("docker:containers:{id}"), "name"]);
+    (id, name.trim_start_matches('/').to_owned())
 }
 
 /// Does one thing to Redis by hand.
-fn meddle(redis: &Redis, line: &str, id: &str) {
-    let name: String = redis.query(&["HGET", &format!("docker:containers:{id}"), "name"]);
-    let line = line
-        .replace("CID", id)
-        .replace("NAME", name.trim_start_matches('/'));
+fn meddle(redis: &Redis, line: &str, (id, name): (&str, &str)) {
+    let line = line.replace("CID", id).replace("NAME", name);
     for command in line.split("; ") {
         redis.query::<Value>(&command.split(' ').collect::<Vec<_>>());
     }
+}
+
+/// The fields of the host's hash, but for those that each resync moves.
+fn fields(redis: &Redis) -> BTreeMap<String, String> {
+    let mut fields: BTreeMap<String, String> = redis.query(&["HGETALL", "docker:hosts:h"]);
+    for moving in [
+        "last_update",
+        "last_batch",
+        "resyncs",
+        "gaps",
+        "events",
+        "last_event",
+    ] {
+        fields.remove(moving);
+    }
+    fields
 }
 
 /// Waits for so many more resyncs; what stands in Redis then must be right.
@@ -215,32 +255,45 @@ fn timed_fault_14_what_somebody_did_to_a_hosts_own_keys_is_put_right_within_an_i
     let (scene, engine) = (Scene::new(), engine_with(6));
     let notices = Notices::of(&scene.redis, "docker_events");
     let _agent = scene.report(&engine, &[OFTEN]);
-    let id = engine.running().into_iter().next().unwrap_or_default();
+    let (id, name) = any_container(&scene.redis, &engine);
+    notices.until("refresh_containers:h", SOON);
+    let right = fields(&scene.redis);
     for line in OWN {
         // None is under way.
         notices.so_far();
         notices.until("refresh_containers:h", SOON);
-        meddle(&scene.redis, line, &id);
+        meddle(&scene.redis, line, (&id, &name));
         right_after_resyncs(&scene, &engine, &notices, 1, line);
+        assert_eq!(fields(&scene.redis), right, "{line}");
     }
     assert_no_other_handler_ran(&scene, &engine, BTreeMap::new());
 }
 
 #[test]
-fn timed_fault_14_what_somebody_did_to_shared_sets_is_put_right_within_ten_intervals() {
+fn timed_fault_14_shared_sets_and_keys_of_nobody_are_put_right_within_ten_intervals() {
     need!(redis);
     let (scene, engine) = (Scene::new(), engine_with(6));
     let notices = Notices::of(&scene.redis, "docker_events");
     let _agent = scene.report(&engine, &[OFTEN]);
-    let id = engine.running().into_iter().next().unwrap_or_default();
+    let (id, name) = any_container(&scene.redis, &engine);
     notices.so_far();
     notices.until("refresh_containers:h", SOON);
-    // Several at once: ten intervals are long.
-    for (what, lines) in [("taken", TAKEN), ("added", ADDED)] {
-        for line in lines {
-            meddle(&scene.redis, line, &id);
-        }
-        right_after_resyncs(&scene, &engine, &notices, 10, what);
+    for other in OTHERS {
+        scene.redis.query::<()>(&["SET", other, "x"]);
+    }
+    // All at once: ten intervals are long.
+    for line in SHARED.iter().chain(&KEYS) {
+        meddle(&scene.redis, line, (&id, &name));
+    }
+    right_after_resyncs(
+        &scene,
+        &engine,
+        &notices,
+        10,
+        "shared sets and keys of nobody",
+    );
+    for other in OTHERS {
+        assert_eq!(scene.redis.query::<String>(&["GET", other]), "x");
     }
     assert_no_other_handler_ran(&scene, &engine, BTreeMap::new());
 }
@@ -293,8 +346,9 @@ fn fault_15_after_a_write_that_broke_off_in_the_middle_the_connection_is_not_use
     let (scene, engine, proxy, agent) = begin_by_wire(10, "60s");
     let redis = &scene.redis;
     // Larger than all that sockets hold on the way: the write itself does not come to its end.
-    proxy.stall(Way::Requests, true);
+    proxy.stall_after(Way::Requests, 1 << 20);
     let large = "x".repeat(9 << 20);
+    let old = proxy.accepted();
     engine.run(Spec::named("large").label("large", &large));
     engine.rename(
         &engine.running().into_iter().next().unwrap_or_default(),
@@ -307,7 +361,17 @@ fn fault_15_after_a_write_that_broke_off_in_the_middle_the_connection_is_not_use
     proxy.stall(Way::Requests, false);
     settle(redis, &engine, seconds(60));
     check_values(redis, &engine);
-    assert!(proxy.accepted() >= 2);
+    wait_until(SOON, "the old connection is closed", || {
+        let (_, open) = proxy.last_request(old);
+        !open
+    });
+    let (last, _) = proxy.last_request(old);
+    let last = String::from_utf8_lossy(&last);
+    assert!(
+        last.len() == 256 && last.bytes().all(|byte| byte == b'x'),
+        "behind the value that broke off came `{last}`"
+    );
+    assert!(proxy.accepted() > old);
 }
 
 /// All entries of the stream of events, without their ids.

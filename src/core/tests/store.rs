@@ -366,7 +366,8 @@ impl Store {
                 .iter()
                 .map(|(id, image)| (ContainerId::from(id.as_str()), image.clone()))
                 .collect(),
-            host: state.known && !state.fields.is_empty(),
+            listed: state.known,
+            fields: state.fields.clone(),
             documents: Vec::new(),
         }
     }
@@ -474,6 +475,9 @@ impl Store {
 
     fn host(&mut self, now: Time, share: &HostBatch) {
         let host = &mut self.hosts[share.host.at()];
+        for name in &share.fields_left {
+            host.fields.remove(name);
+        }
         for (name, value) in &share.fields {
             host.fields.insert((*name).to_owned(), value.clone());
         }

@@ -39,10 +39,14 @@ struct State {
     stalled: [bool; 2],
     lost: [bool; 2],
     slice: bool,
+    /// So many bytes more may pass, then nothing more does.
+    stall_in: [Option<usize>; 2],
     /// So many bytes more may pass, then the connection that carries the last of them is cut.
     left: [Option<usize>; 2],
     passed: [u64; 2],
     accepted: u64,
+    /// The last that came from each client, by the connection's number.
+    last: HashMap<u64, Vec<u8>>,
 }
 
 impl Proxy {
@@ -80,6 +84,11 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
+    /// Nothing passes this way once so many bytes more have passed, until it is switched off.
+    pub fn stall_after(&self, way: Way, bytes: usize) {
+        self.shared.state().stall_in[way as usize] = Some(bytes);
+    }
+
     /// What goes this way is swallowed until it is switched off: a request is carried out and its reply lost.
     pub fn lose(&self, way: Way, lost: bool) {
         self.shared.state().lost[way as usize] = lost;
@@ -110,6 +119,13 @@ impl Proxy {
     /// How many bytes have passed this way.
     pub fn passed(&self, way: Way) -> u64 {
         self.shared.state().passed[way as usize]
+    }
+
+    /// The last 256 bytes that came from the client of a connection (they count from 1), and whether the connection is open.
+    pub fn last_request(&self, number: u64) -> (Vec<u8>, bool) {
+        let last = self.shared.state().last.get(&number).cloned();
+        let open = self.shared.conns().contains_key(&(2 * number));
+        (last.unwrap_or_default(), open)
     }
 
     /// How many connections were accepted.
@@ -200,7 +216,7 @@ fn join(shared: &Arc<Shared>, client: Conn, number: u64) -> io::Result<()> {
     for (way, mut from, mut to) in ways {
         let shared = shared.clone();
         std::thread::spawn(move || {
-            match pump(&shared, way, &mut from, &mut to) {
+            match pump(&shared, number, way, &mut from, &mut to) {
                 // The end of one way is passed on; the other may go on.
                 Ok(()) => to.finish_writing(),
                 Err(_) => {
@@ -219,7 +235,7 @@ fn join(shared: &Arc<Shared>, client: Conn, number: u64) -> io::Result<()> {
 }
 
 /// Carries bytes until their end; an error cuts the connection.
-fn pump(shared: &Shared, way: Way, from: &mut Conn, to: &mut Conn) -> io::Result<()> {
+fn pump(shared: &Shared, number: u64, way: Way, from: &mut Conn, to: &mut Conn) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let count = from.read(&mut buffer)?;
@@ -228,6 +244,11 @@ fn pump(shared: &Shared, way: Way, from: &mut Conn, to: &mut Conn) -> io::Result
         }
         let (allowed, cut, slice) = {
             let mut state = shared.state();
+            if way == Way::Requests {
+                let last = state.last.entry(number).or_default();
+                last.extend_from_slice(&buffer[..count]);
+                last.drain(..last.len().saturating_sub(256));
+            }
             while state.stalled[way as usize] && !state.over {
                 state = shared
                     .changed
@@ -242,6 +263,9 @@ fn pump(shared: &Shared, way: Way, from: &mut Conn, to: &mut Conn) -> io::Result
             let allowed = left.map_or(count, |left| left.min(count));
             state.left[way as usize] = left.map(|left| left - allowed).filter(|_| !cut);
             state.passed[way as usize] += allowed as u64;
+            let left = state.stall_in[way as usize].map(|left| left.saturating_sub(allowed));
+            state.stalled[way as usize] |= left == Some(0);
+            state.stall_in[way as usize] = left.filter(|left| *left > 0);
             (allowed, cut, state.slice)
         };
         if slice {

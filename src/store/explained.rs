@@ -1,0 +1,122 @@
+//! What the manifests of all hosts explain: the members that shared sets are to have, and whose keys may stand there.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::StoreError;
+use super::encode::plain;
+use super::keys::{Keys, Owner};
+use super::link::{pairs, texts};
+use super::redis::RedisStore;
+
+/// The most hosts that are asked for in one round trip.
+const HOSTS: usize = 16;
+
+/// What is explained.
+#[derive(Default)]
+pub(super) struct Explained {
+    /// Hosts that report, and those whose agent is dead until they are expired.
+    pub hosts: BTreeSet<String>,
+    /// All their containers, whether they run or not.
+    containers: HashSet<Arc<str>>,
+    /// Each shared set with its members.
+    pub sets: HashMap<String, HashMap<Arc<str>, Reason>>,
+    /// Images that run somewhere.
+    pub images: BTreeSet<Arc<str>>,
+}
+
+/// Why somebody may be a member of a shared set.
+pub(super) struct Reason {
+    /// The host that says so.
+    pub host: Arc<str>,
+    /// It is known to run, so that the set must have it; else it is only not known to be stopped.
+    pub runs: bool,
+}
+
+impl Explained {
+    /// One container of a host.
+    fn container(&mut self, keys: &Keys, host: &Arc<str>, id: Arc<str>, image: &str, runs: bool) {
+        self.member(keys.containers(), &id, host, runs);
+        if image.is_empty() {
+            return;
+        }
+        let image: Arc<str> = match self.images.get(image) {
+            Some(image) => image.clone(),
+            None => image.into(),
+        };
+        self.member(keys.images(), &image, host, runs);
+        self.member(keys.image_hosts(&image), host, host, runs);
+        self.member(keys.image_containers(&image), &id, host, runs);
+        self.images.insert(image);
+    }
+
+    fn member(&mut self, set: String, member: &Arc<str>, host: &Arc<str>, runs: bool) {
+        let members = self.sets.entry(set).or_default();
+        if runs || !members.contains_key(member) {
+            let host = host.clone();
+            members.insert(member.clone(), Reason { host, runs });
+        }
+    }
+
+    /// Why this set may have this member, if it may.
+    pub fn reason(&self, set: &str, member: &str) -> Option<&Reason> {
+        self.sets.get(set)?.get(member)
+    }
+
+    /// May this one have keys?
+    pub fn knows(&self, owner: Owner) -> bool {
+        match owner {
+            Owner::Container(id) => self.containers.contains(id),
+            Owner::Image(image) => self.images.contains(image),
+            Owner::Host(host) => self.hosts.contains(host),
+        }
+    }
+}
+
+impl RedisStore {
+    /// Reads the manifests of all hosts. `None`: a host of our own is not listed at this moment, so others that live may be missing too, and nobody
+    /// must be judged by this.
+    pub(super) fn explain(&mut self) -> Result<Option<Explained>, StoreError> {
+        let mut hosts = self.listed_hosts()?;
+        // A host that lives and misses among the hosts will be there again soon.
+        let alive = self.ask(&[plain(&["ZRANGE", &self.keys.alive(), "0", "-1"])])?;
+        hosts.extend(texts(&alive[0]));
+        if !self
+            .held
+            .keys()
+            .all(|host| hosts.contains(self.host(*host)))
+        {
+            return Ok(None);
+        }
+        let mut explained = Explained::default();
+        // Its members may all be gone.
+        for set in [self.keys.containers(), self.keys.images()] {
+            explained.sets.entry(set).or_default();
+        }
+        let all: Vec<Arc<str>> = hosts.iter().map(|host| host.as_str().into()).collect();
+        for hosts in all.chunks(HOSTS) {
+            let questions = hosts.iter().flat_map(|host| {
+                [
+                    plain(&["HGETALL", &self.keys.manifest(host)]),
+                    plain(&["SMEMBERS", &self.keys.host_containers(host)]),
+                    plain(&["SMEMBERS", &self.keys.host_stopped(host)]),
+                ]
+            });
+            let replies = self.ask(&questions.collect::<Vec<_>>())?;
+            for (host, replies) in hosts.iter().zip(replies.chunks(3)) {
+                let running: HashSet<String> = texts(&replies[1]).into_iter().collect();
+                let stopped: HashSet<String> = texts(&replies[2]).into_iter().collect();
+                for (id, image) in pairs(&replies[0]) {
+                    let (runs, rests) = (running.contains(&id), stopped.contains(&id));
+                    let id: Arc<str> = id.into();
+                    explained.containers.insert(id.clone());
+                    if !rests {
+                        explained.container(&self.keys, host, id, &image, runs);
+                    }
+                }
+            }
+        }
+        explained.hosts = hosts;
+        Ok(Some(explained))
+    }
+}
