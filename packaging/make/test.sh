@@ -46,6 +46,8 @@ offer busybox busybox-static || say "no busybox here"
 offer podman podman || say "no podman here"
 offer haproxy haproxy || say "no haproxy here"
 offer jq jq || say "no jq here"
+# The tests start one of their own, whatever started this machine.
+offer systemd-analyze systemd || say "no systemd here"
 if offer dockerd docker.io && offer docker docker-cli; then
     if [ "$(id -u)" = 0 ] && ! engine_answers; then start_engine; fi
 else

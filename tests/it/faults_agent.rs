@@ -2,19 +2,19 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use crate::engine::containers::Spec;
 use crate::kit::agent::Agent;
+use crate::kit::memory::MemoryGroup;
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
 use crate::kit::process::Process;
 use crate::kit::redis::Redis;
 use crate::kit::scene::{SOON, engine_with, settle};
-use crate::kit::{TempDir, seconds, unique, wait_until};
+use crate::kit::{TempDir, seconds, wait_until};
 
 /// The agent of the host `h`, started by a shell that limits it first.
 fn limited(limit: &str, docker: &str, cache: &str, more: &[&str]) -> Process {
@@ -168,47 +168,11 @@ fn fault_22_without_memory_for_a_batch_it_ends_with_a_clear_last_line_and_its_su
     wait_until(seconds(120), "all is right", settled);
 }
 
-/// A control group with so much memory; `None` where the machine lets us make none.
-struct Memory(PathBuf);
-
-impl Memory {
-    fn of(bytes: usize) -> Option<Memory> {
-        // The first is the old tree of groups, the second the new one.
-        for (tree, limit) in [
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-            ("/sys/fs/cgroup", "memory.max"),
-        ] {
-            let memory = Memory(Path::new(tree).join(unique("dct")));
-            let limited = std::fs::create_dir(&memory.0)
-                .and_then(|()| std::fs::write(memory.0.join(limit), bytes.to_string()));
-            if limited.is_ok() {
-                return Some(memory);
-            }
-        }
-        None
-    }
-
-    /// What a shell is to do to become a member.
-    fn enter(&self) -> String {
-        format!("echo $$ >{}/cgroup.procs", self.0.display())
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // It was empty or never made.
-        let _ = std::fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
 fn fault_22_killed_by_the_kernel_for_its_memory_it_leaves_nothing_that_its_successor_does_not_heal()
 {
-    need!(redis);
-    let Some(memory) = Memory::of(24 << 20) else {
-        println!("skipped: no control group with a limit of memory can be made here");
-        return;
-    };
+    need!(redis, memory_group);
+    let memory = MemoryGroup::of(24 << 20).expect("one could be made a moment ago");
     let (redis, engine) = (Redis::start(), engine_with(5));
     let mut poor = limited(&memory.enter(), &engine.url(), &redis.url(), &[]);
     settle(&redis, &engine, SOON);

@@ -10,7 +10,7 @@ use crate::kit::need::need;
 use crate::kit::pulse::Pulse;
 use crate::kit::redis::Redis;
 use crate::kit::scene::{SOON, Scene, engine_with, settle};
-use crate::kit::systemd::{self, Systemd};
+use crate::kit::systemd::Systemd;
 use crate::kit::{seconds, wait_until};
 
 /// Two engines, `foo` and `bar`, watched by one agent whose threads fail when they are told to.
@@ -155,11 +155,7 @@ fn fault_22_the_watchdog_is_fed_no_more_when_the_writer_has_hung_for_longer_than
 
 #[test]
 fn fault_22_systemd_starts_an_agent_anew_that_panicked_or_hung_and_it_heals() {
-    need!(redis);
-    if !systemd::is_here() {
-        println!("skipped: no systemd can be started here");
-        return;
-    }
+    need!(redis, systemd);
     let (redis, engine) = (Redis::start(), engine_with(3));
     let args = [
         "-id=h".to_owned(),

@@ -13,6 +13,7 @@ pub mod docker;
 pub mod http;
 pub mod listen;
 pub mod manager;
+pub mod memory;
 pub mod need;
 pub mod oracle;
 pub mod process;

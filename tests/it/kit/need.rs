@@ -58,6 +58,22 @@ pub fn haproxy() -> bool {
     )
 }
 
+/// A systemd of the test's own can be started, in namespaces of its own.
+pub fn systemd() -> bool {
+    met(
+        super::systemd::is_here(),
+        "no systemd can be started in namespaces (apt-get install systemd; root; a kernel or container that allows `unshare`)",
+    )
+}
+
+/// A control group with a limit of memory can be made.
+pub fn memory_group() -> bool {
+    met(
+        super::memory::MemoryGroup::of(64 << 20).is_some(),
+        "no control group with a limit of memory can be made (root, and a writable /sys/fs/cgroup)",
+    )
+}
+
 /// A static busybox.
 fn busybox() -> bool {
     met(
