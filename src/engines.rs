@@ -58,7 +58,7 @@ struct Slot {
 struct Crew {
     orders: Sender<Order>,
     asks: Sender<Ask>,
-    sockets: [Socket; 3],
+    sockets: [Socket; 4],
     threads: Vec<Thread>,
     /// Dropped with the crew: a thread that pauses after a panic goes on no more.
     _going: Sender<()>,
@@ -172,15 +172,16 @@ fn crew(shared: &mut Shared, index: EngineIndex, slot: &Slot) -> io::Result<Crew
     let (engine, gate) = (&slot.engine, &slot.gate);
     let (going, stop) = bounded::<()>(0);
     let (order, orders) = bounded(1);
-    let sockets: [Socket; 3] = Default::default();
+    let sockets: [Socket; 4] = Default::default();
     let mut reader = Reader {
         engine: index,
+        name: engine.name.clone(),
         address: engine.address.clone(),
         max_age: shared.stream_max_age,
         random: Random::new(shared.random.draw()),
         orders,
         door: gate.clone(),
-        socket: sockets[0].clone(),
+        sockets: [sockets[0].clone(), sockets[1].clone()],
     };
     let (ask, asks) = bounded(ASKS);
     let desk = Desk {
@@ -192,7 +193,7 @@ fn crew(shared: &mut Shared, index: EngineIndex, slot: &Slot) -> io::Result<Crew
         masker: shared.masker.clone(),
         door: gate.door().clone(),
     };
-    let mut syncer = Syncer::new(desk, asks, (sockets[1].clone(), sockets[2].clone()));
+    let mut syncer = Syncer::new(desk, asks, (sockets[2].clone(), sockets[3].clone()));
     let mut crew = Crew {
         orders: order,
         asks: ask,
