@@ -16,8 +16,9 @@ demo: ## three containers, what Redis says of them, and a handler
 test: ## all tests
 	@sh packaging/make/test.sh
 
-bench: build ## the agent beside the least that the same work can take
-	@cargo run --quiet --locked --profile measure --example bench
+bench: ## the agent beside the least that the same work can take
+	@sh packaging/make/static.sh >&2 || echo 'no static agent here: measuring an ordinary one' >&2
+	@cargo bench --quiet --locked --profile measure --bench bench
 
 soak: ## random faults against the core, new ones until Ctrl-C
 	@$(LIB); need_cargo; from=0; \

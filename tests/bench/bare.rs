@@ -1,14 +1,12 @@
 //! The limits: straight loops over the same sockets, without any of the agent's layers.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use crate::engine::Engine;
+use redis::Connection;
+
 use crate::engine::http::Place;
-use crate::stage::Redis;
+use crate::kit::redis::Redis;
 
 /// A connection to an engine that is kept alive.
 pub struct Docker {
@@ -18,14 +16,10 @@ pub struct Docker {
 }
 
 impl Docker {
-    pub fn connect(engine: &Engine) -> Docker {
-        let Place::Unix(path) = engine.place() else {
+    pub fn connect(place: &Place) -> Docker {
+        let Place::Unix(path) = place else {
             panic!("the engines of the benchmarks are on unix sockets");
         };
-        Docker::at(path)
-    }
-
-    pub fn at(path: &std::path::Path) -> Docker {
         let write = UnixStream::connect(path).expect("a connection to the engine");
         let read = BufReader::with_capacity(64 * 1024, write.try_clone().expect("a handle"));
         Docker {
@@ -63,11 +57,10 @@ impl Docker {
         self
     }
 
-    /// Waits for the next event's line.
-    pub fn event(&mut self) -> &[u8] {
+    /// Waits for the next event's line; `None` at the stream's end.
+    pub fn event(&mut self) -> Option<&[u8]> {
         self.body.clear();
-        self.chunk();
-        &self.body
+        self.chunk().then_some(&self.body)
     }
 
     fn headers(&mut self) -> (usize, bool) {
@@ -87,9 +80,13 @@ impl Docker {
         }
     }
 
+    /// Adds one to the body; false when that was the last.
     fn chunk(&mut self) -> bool {
         let mut line = String::new();
-        self.read.read_line(&mut line).expect("a chunk's length");
+        // An engine that ends cuts its streams.
+        if !matches!(self.read.read_line(&mut line), Ok(1..)) {
+            return false;
+        }
         let length = usize::from_str_radix(line.trim_end(), 16).expect("a length");
         let start = self.body.len();
         self.body.resize(start + length + 2, 0);
@@ -101,115 +98,55 @@ impl Docker {
     }
 }
 
-/// Stands between an agent and Redis, and remembers what the agent says.
-pub struct Recorder {
-    pub url: String,
-    said: Arc<Mutex<Vec<u8>>>,
+/// A list, and an inspect of each of these on the same connection.
+pub fn list_and_inspect(engine: &Place, ids: &[String]) {
+    let mut docker = Docker::connect(engine);
+    docker.get("/containers/json?all=1");
+    for id in ids {
+        docker.inspect(id);
+    }
 }
 
-impl Recorder {
-    pub fn before(redis: &Redis) -> Recorder {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!("redis://{}", listener.local_addr().expect("its address"));
-        let said: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let (port, kept) = (redis.port, said.clone());
-        std::thread::spawn(move || {
-            for agent in listener.incoming().map_while(Result::ok) {
-                let server =
-                    TcpStream::connect(("127.0.0.1", port)).expect("a connection to Redis");
-                let (back_from, back_to) = (server.try_clone(), agent.try_clone());
-                std::thread::spawn(move || {
-                    copy(
-                        back_from.expect("a handle"),
-                        back_to.expect("a handle"),
-                        None,
-                    )
-                });
-                let kept = kept.clone();
-                std::thread::spawn(move || copy(agent, server, Some(&kept)));
+/// From now on, until the engine ends: each event's container is inspected and written, one inspect and one round trip. `ids` are its containers.
+pub fn mirror(engine: &Place, redis: &Redis, ids: &[String]) {
+    let mut events = Docker::connect(engine).events();
+    let mut docker = Docker::connect(engine);
+    let mut connection = redis.connect();
+    let fields = fields(docker.inspect(&ids[0]));
+    std::thread::spawn(move || {
+        while let Some(line) = events.event() {
+            if let Some(id) = text_field(line, "ID") {
+                write(&mut connection, id, docker.inspect(id), &fields);
             }
-        });
-        Recorder { url, said }
-    }
-
-    /// What was said so far.
-    pub fn said(&self) -> Vec<u8> {
-        self.said.lock().expect("a lock").clone()
-    }
-}
-
-fn copy(mut from: TcpStream, mut to: TcpStream, kept: Option<&Mutex<Vec<u8>>>) {
-    let mut buffer = vec![0; 256 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        if let Some(kept) = kept {
-            kept.lock().expect("a lock").extend(&buffer[..length]);
-        }
-        if to.write_all(&buffer[..length]).is_err() {
-            return;
-        }
-    }
-}
-
-/// Writes these bytes to Redis as they are, reads as many replies as they have commands; how long that took.
-pub fn pipeline(redis: &Redis, bytes: &[u8]) -> Duration {
-    let commands = whole_commands(bytes);
-    let stream = TcpStream::connect(("127.0.0.1", redis.port)).expect("a connection to Redis");
-    stream.set_nodelay(true).expect("no delay");
-    let mut read = BufReader::with_capacity(256 * 1024, stream.try_clone().expect("a handle"));
-    let start = Instant::now();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            (&stream)
-                .write_all(&bytes[..commands.1])
-                .expect("the pipeline")
-        });
-        for _ in 0..commands.0 {
-            reply(&mut read);
         }
     });
-    start.elapsed()
 }
 
-/// How many commands there are, and where the last whole one ends.
-fn whole_commands(bytes: &[u8]) -> (usize, usize) {
-    let (mut count, mut end, mut at) = (0, 0, 0);
-    let line = |at: usize| -> Option<(usize, usize)> {
-        let length = bytes
-            .get(at..)?
-            .windows(2)
-            .position(|pair| pair == b"\r\n")?;
-        let number = std::str::from_utf8(bytes.get(at + 1..at + length)?)
-            .ok()?
-            .parse()
-            .ok()?;
-        Some((number, at + length + 2))
-    };
-    while let Some((words, mut next)) = line(at) {
-        for _ in 0..words {
-            let Some((length, start)) = line(next) else {
-                return (count, end);
-            };
-            next = start + length + 2;
-        }
-        if next > bytes.len() {
-            break;
-        }
-        (count, end, at) = (count + 1, next, next);
-    }
-    (count, end)
+/// A text of an event's line that is in no need of decoding.
+fn text_field<'a>(line: &'a [u8], name: &str) -> Option<&'a str> {
+    let text = std::str::from_utf8(line).ok()?;
+    let (_, rest) = text.split_once(&format!("\"{name}\":\""))?;
+    Some(rest.split_once('"')?.0)
 }
 
-fn reply(read: &mut BufReader<TcpStream>) {
-    let mut line = String::new();
-    read.read_line(&mut line).expect("a reply");
-    let number = || line[1..].trim_end().parse::<i64>().unwrap_or(-1);
-    match line.as_bytes()[0] {
-        b'$' if number() >= 0 => {
-            let length = number() as usize + 2;
-            let mut rest = vec![0; length];
-            read.read_exact(&mut rest).expect("a reply");
-        }
-        b'*' => (0..number()).for_each(|_| reply(read)),
-        _ => {}
-    }
+/// One hash, one string and one notice, as the agent writes them.
+fn write(connection: &mut Connection, id: &str, json: &[u8], fields: &[(String, String)]) {
+    let key = format!("bare:containers:{id}");
+    let mut pipe = redis::pipe();
+    pipe.atomic()
+        .del(&key)
+        .hset_multiple(&key, fields)
+        .expire(&key, 360);
+    pipe.set_ex(format!("{key}:json"), json, 360);
+    pipe.publish("docker_events", format!("update_container:bare:{id}"));
+    pipe.exec(connection).expect("a transaction");
+}
+
+/// About as many fields, of about the same size, as the agent writes.
+fn fields(inspect: &[u8]) -> Vec<(String, String)> {
+    let part = inspect.len() / 110;
+    let text = |at: usize| String::from_utf8_lossy(&inspect[at * part..(at + 1) * part]).into();
+    (0..110)
+        .map(|at| (format!("hostconfig_field_{at}"), text(at)))
+        .collect()
 }

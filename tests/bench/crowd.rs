@@ -3,13 +3,16 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use crate::stage::{Agent, Folder, Redis, engine, next};
-use crate::table::Table;
+use crate::engine::Engine;
+use crate::kit::TempDir;
+use crate::kit::redis::Redis;
+use crate::stage::{Agent, Notices, Spent, engine};
+use crate::table::{Table, row};
 
 /// 1,000 engines of 10 containers in one process.
 pub fn engines(table: &mut Table) {
     const ENGINES: usize = 1_000;
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let mut file = "cluster:\n".to_owned();
     let engines: Vec<_> = (0..ENGINES)
         .map(|number| {
@@ -20,115 +23,122 @@ pub fn engines(table: &mut Table) {
         .collect();
     let file = folder.write("events.yml", &file);
     let redis = Redis::start();
-    let notices = redis.notices(&["refresh_containers"]);
-    let agent = Agent::start(
-        None,
-        Some(&redis),
-        &[
-            "--update-interval",
-            "60s",
-            file.to_str().unwrap_or_default(),
-        ],
-    );
+    let notices = Notices::of(&redis);
+    let (cache, file) = (redis.url(), file.to_string_lossy());
+    let agent = Agent::start(&["--cache", &cache, "--update-interval", "60s", &file]);
     for _ in 0..ENGINES {
-        next(&notices, "the first reports");
+        notices.until("refresh_containers");
     }
-    let report = agent.started.elapsed();
-    // Quiet: past the first reports' echoes, before the next resyncs.
-    std::thread::sleep(Duration::from_secs(5));
-    let (before, start) = (agent.process.cpu(), Instant::now());
-    std::thread::sleep(Duration::from_secs(15));
-    let quiet = (agent.process.cpu() - before).as_secs_f64() / start.elapsed().as_secs_f64();
-    let (now, peak) = agent.process.memory();
-    table.at_most("1,000 engines of 10 containers: resident", now, "MB", 128.0);
-    table.at_most(
-        "1,000 engines: threads",
-        agent.process.threads() as f64,
-        "",
-        2_010.0,
-    );
-    table.at_most("1,000 engines, quiet: of a core", quiet * 100.0, "%", 2.0);
-    table.note(format!(
-        "1,000 engines: first reports within {:.1} s, {peak:.0} MB at the peak",
-        report.as_secs_f64()
-    ));
+    let report = agent.started.elapsed().as_secs_f64();
+    // Past the first reports' echoes, before the next resyncs.
+    std::thread::sleep(Duration::from_secs(4));
+    let (before, start) = (agent.cpu(), Instant::now());
+    std::thread::sleep(Duration::from_secs(10));
+    let quiet = (agent.cpu() - before) / start.elapsed().as_secs_f64() * 100.0;
+    let (now, peak) = agent.memory();
+    let threads = agent.threads() as f64;
+    let what = |of: &str| format!("1,000 engines of 10 containers: {of}");
+    table.add(row(what("resident"), now, "MB").at_most(128.0));
+    table.add(row(what("resident at its peak"), peak, "MB"));
+    table.add(row(what("threads"), threads, "").at_most(2_010.0));
+    table.add(row(what("of a core when quiet"), quiet, "%").at_most(2.0));
+    table.add(row(what("all reported within"), report, "s"));
     drop(engines);
 }
 
-/// 100 agents of 100 containers each on one Redis.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// 100 agents of 100 containers each on one Redis, beside some that have one each, and one that has none: it does its housework alone.
 pub fn agents(table: &mut Table) {
-    let alone = cost_of(1);
-    let many = cost_of(100);
-    table.ratio(
-        "100 agents on one Redis: its processor time an agent, beside one alone",
-        (many.cpu * 1e3, "ms/min"),
-        (alone.cpu * 1e3, "ms/min"),
-        1.2,
+    const ALONE: usize = 4;
+    let idle = Site::start(0);
+    let alone: [Site; ALONE] = std::array::from_fn(|_| Site::start(1));
+    let many = Site::start(100);
+    alone.iter().for_each(Site::await_rhythm);
+    many.await_rhythm();
+    let sites: Vec<&Site> = [&idle, &many].into_iter().chain(&alone).collect();
+    let (before, start) = (
+        sites.iter().map(|site| Spent::of(&site.redis)),
+        Instant::now(),
     );
-    table.at_most(
-        "100 agents: most resyncs within a twentieth of the interval, of all",
-        many.densest * 100.0,
-        "%",
-        20.0,
+    let before: Vec<Spent> = before.collect();
+    many.notices.so_far();
+    std::thread::sleep(INTERVAL * 2);
+    let spent = sites.iter().zip(before);
+    let cpu = spent.map(|(site, before)| Spent::since(&site.redis, before).cpu);
+    let cpu: Vec<f64> = cpu.collect();
+    let a_minute = 60.0 / start.elapsed().as_secs_f64() * 1e3;
+    let of_many = (cpu[1] - cpu[0]) / 100.0 * a_minute;
+    let of_one = (cpu[2..].iter().sum::<f64>() / ALONE as f64 - cpu[0]) * a_minute;
+    table.add(
+        row(
+            "100 agents of 100 containers: Redis's processor time an agent and minute",
+            of_many,
+            "ms",
+        )
+        .beside("one agent alone", of_one)
+        .at_most(1.2),
     );
+    let densest = many.densest(start) * 100.0;
+    let what = "100 agents: resyncs in the densest twentieth of the interval, of all";
+    table.add(row(what, densest, "%").at_most(20.0));
 }
 
-struct Cost {
-    /// Seconds of Redis's processor an agent and minute.
-    cpu: f64,
-    densest: f64,
+/// A Redis with agents.
+struct Site {
+    redis: Redis,
+    notices: Notices,
+    agents: Vec<Agent>,
+    _engines: Vec<Engine>,
+    _folder: TempDir,
 }
 
-fn cost_of(agents: usize) -> Cost {
-    const INTERVAL: Duration = Duration::from_secs(10);
-    let folder = Folder::new();
-    let redis = Redis::start();
-    let notices = redis.notices(&["refresh_containers"]);
-    let engines: Vec<_> = (0..agents)
-        .map(|number| engine(&folder, &format!("{number}.sock"), 100))
-        .collect();
-    let running: Vec<Agent> = engines
-        .iter()
-        .enumerate()
-        .map(|(number, engine)| {
-            Agent::start(
-                Some(engine),
-                Some(&redis),
-                &[
-                    "--update-interval",
-                    "10s",
-                    "--id",
-                    &format!("host-{number}"),
-                ],
-            )
-        })
-        .collect();
-    for _ in 0..2 * agents {
-        next(&notices, "the first reports");
+impl Site {
+    fn start(agents: usize) -> Site {
+        let folder = TempDir::new();
+        let redis = Redis::start();
+        let notices = Notices::of(&redis);
+        let each = 0..agents;
+        let engines: Vec<Engine> = each
+            .map(|number| engine(&folder, &format!("{number}.sock"), 100))
+            .collect();
+        let watch = |(number, engine): (usize, &Engine)| {
+            let more = [
+                "--update-interval",
+                "10s",
+                "--id",
+                &format!("host-{number}"),
+            ];
+            Agent::watch(&engine.url(), &redis.url(), &more)
+        };
+        Site {
+            agents: engines.iter().enumerate().map(watch).collect(),
+            redis,
+            notices,
+            _engines: engines,
+            _folder: folder,
+        }
     }
-    while notices.try_recv().is_ok() {}
-    let (before, start) = (redis.spent(), Instant::now());
-    std::thread::sleep(INTERVAL * 3);
-    let (after, took) = (redis.spent(), start.elapsed());
-    let mut times: Vec<Duration> = notices
-        .try_iter()
-        .map(|(at, _)| at.saturating_duration_since(start))
-        .collect();
-    times.sort_unstable();
-    let window = INTERVAL / 20;
-    let densest = times
-        .iter()
-        .map(|from| {
-            times
-                .iter()
-                .filter(|at| *at >= from && **at < *from + window)
-                .count()
-        })
-        .max()
-        .unwrap_or(0);
-    drop(running);
-    Cost {
-        cpu: (after.cpu - before.cpu) / agents as f64 / took.as_secs_f64() * 60.0,
-        densest: densest as f64 / agents as f64,
+
+    /// The second reports begin the rhythm.
+    fn await_rhythm(&self) {
+        for _ in 0..2 * self.agents.len() {
+            self.notices.until("refresh_containers");
+        }
+    }
+
+    /// The largest part of the agents that resynced within a twentieth of the interval since then.
+    fn densest(&self, start: Instant) -> f64 {
+        let notices = self.notices.so_far();
+        let resyncs = notices
+            .iter()
+            .filter(|notice| notice.text.starts_with("refresh_containers"));
+        let times: Vec<Duration> = resyncs.map(|notice| notice.at - start).collect();
+        let behind = |from: &Duration| {
+            let window = *from..*from + INTERVAL / 20;
+            times.iter().filter(|at| window.contains(at)).count()
+        };
+        let most = times.iter().map(behind).max().unwrap_or(0);
+        most as f64 / self.agents.len() as f64
     }
 }

@@ -1,82 +1,69 @@
 //! A resync of an engine on which nothing happens.
 
-use std::time::{Duration, Instant};
-
 use docker_cache::docker::document::{Masker, document};
 use docker_cache::model::DEFAULT_SECRETS;
 
 use crate::bare::Docker;
-use crate::stage::{Agent, Folder, Redis, engine, next};
-use crate::table::Table;
+use crate::engine::Route;
+use crate::kit::TempDir;
+use crate::kit::redis::Redis;
+use crate::stage::{Agent, Notices, Spent, engine, ids, median, timed};
+use crate::table::{Table, row};
 
 const CONTAINERS: usize = 1_000;
+const ROUNDS: usize = 5;
 
 pub fn measure(table: &mut Table) {
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let engine = engine(&folder, "docker.sock", CONTAINERS);
+    let answers = answers(&engine);
     let redis = Redis::start();
-    let notices = redis.notices(&["refresh_containers"]);
-    let agent = Agent::start(Some(&engine), Some(&redis), &["--update-interval", "4s"]);
+    let notices = Notices::of(&redis);
+    let agent = Agent::watch(&engine.url(), &redis.url(), &["--update-interval", "3s"]);
     // The second one begins the rhythm.
-    next(&notices, "the first report");
-    next(&notices, "the first resync");
-    let (before, cpu_before) = (redis.spent(), agent.process.cpu());
-    let inspects = engine.requests(&crate::engine::Route::Inspect);
-    const ROUNDS: usize = 5;
+    notices.until("refresh_containers");
+    notices.until("refresh_containers");
+    let before = Spent::of(&redis);
+    let inspects = engine.requests(&Route::Inspect);
+    let [mut ours, mut decoding] = [const { Vec::new() }; 2];
     for _ in 0..ROUNDS {
-        next(&notices, "a resync");
+        decoding.push(decode(&answers));
+        let cpu = agent.cpu();
+        notices.until("refresh_containers");
+        ours.push(agent.cpu() - cpu);
     }
-    let (after, cpu) = (redis.spent(), agent.process.cpu() - cpu_before);
-    let asked = engine.requests(&crate::engine::Route::Inspect) - inspects;
+    let spent = Spent::since(&redis, before);
+    let asked = engine.requests(&Route::Inspect) - inspects;
     let looked = (ROUNDS * CONTAINERS) as f64;
-    table.at_most(
-        "quiet resync, a container: commands to Redis",
-        (after.commands - before.commands) / looked,
-        "",
-        2.2,
+    let what = |of: &str| format!("quiet resync, a container: {of}");
+    let commands = spent.commands / looked;
+    table.add(row(what("commands to Redis"), commands, "").at_most(2.2));
+    table.add(row(what("bytes to Redis"), spent.bytes / looked, "bytes").at_most(260.0));
+    table.add(row(what("inspects"), asked as f64 / looked, "").at_most(1.0));
+    let us = |samples: &[f64]| median(samples) * 1e6 / CONTAINERS as f64;
+    table.add(
+        row(what("our processor time"), us(&ours), "us")
+            .beside("decoding alone", us(&decoding))
+            .at_most(2.0),
     );
-    table.at_most(
-        "quiet resync, a container: bytes to Redis",
-        (after.bytes - before.bytes) / looked,
-        "bytes",
-        260.0,
-    );
-    table.at_most(
-        "quiet resync: inspects a container",
-        asked as f64 / looked,
-        "",
-        1.0,
-    );
-    let decoding = decoding_alone(&engine).as_secs_f64() * 1e6 / CONTAINERS as f64;
-    table.ratio(
-        "quiet resync, a container: our processor time, beside decoding alone",
-        (cpu.as_secs_f64() * 1e6 / looked, "us"),
-        (decoding, "us"),
-        2.0,
-    );
-    table.note(format!(
-        "quiet resync: Redis spends {:.1} us of its processor a container",
-        (after.cpu - before.cpu) * 1e6 / looked
-    ));
+    let cpu = spent.cpu * 1e6 / looked;
+    table.add(row(what("Redis's processor time"), cpu, "us"));
 }
 
-/// The answers of all containers, decoded once.
-fn decoding_alone(engine: &crate::engine::Engine) -> Duration {
-    let mut docker = Docker::connect(engine);
-    let answers: Vec<Vec<u8>> = engine
-        .running()
-        .iter()
-        .map(|id| docker.inspect(id).to_vec())
-        .collect();
+fn answers(engine: &crate::engine::Engine) -> Vec<Vec<u8>> {
+    let mut docker = Docker::connect(engine.place());
+    let ids = ids(engine);
+    ids.iter().map(|id| docker.inspect(id).to_vec()).collect()
+}
+
+/// Seconds for all answers, the best of three: nothing but the processor's time.
+fn decode(answers: &[Vec<u8>]) -> f64 {
     let patterns: Vec<String> = DEFAULT_SECRETS.split(',').map(str::to_owned).collect();
     let masker = Masker::new(&patterns).expect("the patterns are good");
-    let mut best = Duration::MAX;
-    for _ in 0..5 {
-        let start = Instant::now();
-        for answer in &answers {
+    let all = || {
+        for answer in answers {
             std::hint::black_box(document(answer, &masker).expect("an inspect"));
         }
-        best = best.min(start.elapsed());
-    }
-    best
+    };
+    (0..3).map(|_| timed(all)).fold(f64::MAX, f64::min)
 }

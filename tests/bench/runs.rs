@@ -1,137 +1,154 @@
 //! How fast handlers run.
 
-use std::io::{BufRead, BufReader};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bare::Docker;
-use crate::engine::Engine;
-use crate::stage::{Agent, Folder, Redis, engine, quantile, until};
-use crate::table::Table;
+use crate::engine::{Engine, Route};
+use crate::kit::TempDir;
+use crate::kit::process::run;
+use crate::kit::redis::Redis;
+use crate::stage::{Agent, Notices, engine, ids, length, median, timed, until};
+use crate::table::{Table, row};
 
 pub fn measure(table: &mut Table) {
     rate(table);
     delay(table);
 }
 
-/// `sh -c :`, as often as it goes.
+/// How many `sh -c :` a second, so many at once.
 fn rate(table: &mut Table) {
-    const RUNS: usize = 3_000;
     const AT_ONCE: usize = 4;
-    let folder = Folder::new();
+    const RUNS: usize = 1_000;
+    let folder = TempDir::new();
     let engine = engine(&folder, "docker.sock", 100);
-    let ids: Vec<String> = engine.running().into_iter().collect();
-    let spawning = || {
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| (0..RUNS / AT_ONCE).for_each(|_| drop(shell(":").status())));
-            }
-        });
-        RUNS as f64 / start.elapsed().as_secs_f64()
-    };
-    let file = folder.write(
-        "events.yml",
-        &format!("events: [{{type: pause, command: ':', concurrency: {AT_ONCE}, order: none}}]"),
-    );
+    let file =
+        format!("events: [{{type: pause, command: ':', concurrency: {AT_ONCE}, order: none}}]");
+    let file = folder.write("events.yml", &file);
     let redis = Redis::start();
-    let handling = || {
-        redis.flush();
-        let agent = Agent::start(
-            Some(&engine),
-            Some(&redis),
-            &[
-                "--stream-maxlen",
-                "100000",
-                file.to_str().unwrap_or_default(),
-            ],
-        );
-        let notices = redis.notices(&["refresh_containers"]);
-        let _ = notices.recv_timeout(Duration::from_secs(5));
-        let mut connection = redis.connect();
-        let start = Instant::now();
-        for number in 0..RUNS {
-            engine.emit(&ids[number % ids.len()], "pause", &[]);
-        }
-        until("all have run", || {
-            let ended: u64 = redis::cmd("XLEN")
-                .arg("docker:runs")
-                .query(&mut connection)
-                .expect("XLEN");
-            ended >= 2 * RUNS as u64
-        });
-        drop(agent);
-        RUNS as f64 / start.elapsed().as_secs_f64()
-    };
-    let (first, ours, second) = (spawning(), handling(), spawning());
-    table.ratio_at_least(
-        "runs of `sh -c :` a second, four at once",
-        (ours, ""),
-        ((first + second) / 2.0, ""),
-        0.85,
+    let notices = Notices::of(&redis);
+    let file = file.to_string_lossy();
+    let more = ["--stream-maxlen", "100000", &*file];
+    let _agent = Agent::watch(&engine.url(), &redis.url(), &more);
+    notices.until("refresh_containers");
+    let ids = ids(&engine);
+    let [mut ours, mut bare] = [const { Vec::new() }; 2];
+    for _ in 0..7 {
+        // A run writes an entry when it begins and one when it has ended.
+        let ended = length(&redis, "docker:runs") + 2 * RUNS;
+        ours.push(timed(|| {
+            for number in 0..RUNS {
+                engine.emit(&ids[number % ids.len()], "pause", &[]);
+            }
+            until("all have run", || length(&redis, "docker:runs") >= ended);
+        }));
+        bare.push(timed(|| spawn(RUNS, AT_ONCE)));
+    }
+    table.add(
+        row(
+            "runs of `sh -c :` a second, four at once",
+            RUNS as f64 / median(&ours),
+            "",
+        )
+        .beside("bare spawning", RUNS as f64 / median(&bare))
+        .at_least(0.85),
     );
+}
+
+fn spawn(runs: usize, at_once: usize) {
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| (0..runs / at_once).for_each(|_| drop(shell(":").status())));
+        }
+    });
 }
 
 /// From an event to the first thing that its command does.
 fn delay(table: &mut Table) {
-    let folder = Folder::new();
-    let engine = engine(&folder, "docker.sock", 50);
-    let fifo = folder.join("fifo");
-    let made = Command::new("mkfifo").arg(&fifo).status();
-    assert!(made.is_ok_and(|status| status.success()), "mkfifo");
-    let keep = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&fifo)
-        .expect("a fifo");
-    let mut heard = BufReader::new(keep).lines();
-    let command = format!("echo > {}", fifo.display());
-    let mut limits = {
-        let (mut events, command) = (Docker::connect(&engine).events(), command.clone());
-        let samples = 200;
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                for _ in 0..samples {
-                    events.event();
-                    let _ = shell(&command).status();
-                }
-            });
-            sample(&engine, samples, || drop(heard.next()))
-        })
-    };
-    let file = folder.write(
-        "events.yml",
-        &format!("events: [{{type: pause, command: '{command}'}}]"),
+    let folder = TempDir::new();
+    let (watched, looped) = (
+        Listened::new(&folder, "ours"),
+        Listened::new(&folder, "bare"),
     );
-    let agent = Agent::start(Some(&engine), None, &[file.to_str().unwrap_or_default()]);
+    let (mut events, command) = (
+        Docker::connect(looped.engine.place()).events(),
+        looped.command(),
+    );
+    std::thread::spawn(move || {
+        while events.event().is_some() {
+            let _ = shell(&command).status();
+        }
+    });
+    let file = format!(
+        "events: [{{type: pause, command: '{}'}}]",
+        watched.command()
+    );
+    let file = folder.write("events.yml", &file);
+    let _agent = Agent::watch(&watched.engine.url(), "none", &[&file.to_string_lossy()]);
     until("it listens", || {
-        engine.subscribers() > 0 && engine.requests(&crate::engine::Route::Inspect) >= 50
+        let known = watched.engine.requests(&Route::Inspect) >= CONTAINERS as u64;
+        known && watched.engine.subscribers() > 0
     });
     std::thread::sleep(Duration::from_millis(300));
-    let mut ours = sample(&engine, 200, || drop(heard.next()));
-    drop(agent);
-    let us = |samples: &mut [Duration]| quantile(samples, 0.5).as_secs_f64() * 1e6;
-    table.ratio(
-        "event to command, median",
-        (us(&mut ours), "us"),
-        (us(&mut limits), "us"),
-        1.5,
+    let mut sides = [watched, looped];
+    let mut samples = [const { Vec::new() }; 2];
+    for number in 0..400 {
+        for (side, samples) in sides.iter_mut().zip(&mut samples) {
+            samples.push(side.sample(number));
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+    let [ours, bare] = samples.map(|samples| median(&samples) * 1e6);
+    let what = "event to a handler's first act, median";
+    table.add(
+        row(what, ours, "us")
+            .beside("bare spawning", bare)
+            .at_most(1.5),
     );
 }
 
-fn sample(engine: &Engine, samples: usize, mut heard: impl FnMut()) -> Vec<Duration> {
-    let ids: Vec<String> = engine.running().into_iter().collect();
-    (0..samples)
-        .map(|number| {
-            let start = Instant::now();
-            engine.emit(&ids[number % ids.len()], "pause", &[]);
-            heard();
-            let took = start.elapsed();
-            std::thread::sleep(Duration::from_millis(3));
-            took
+const CONTAINERS: usize = 50;
+
+/// An engine, and a pipe on which one hears that a command runs.
+struct Listened {
+    engine: Engine,
+    ids: Vec<String>,
+    fifo: String,
+    heard: Lines<BufReader<std::fs::File>>,
+}
+
+impl Listened {
+    fn new(folder: &TempDir, name: &str) -> Listened {
+        let engine = engine(folder, &format!("{name}.sock"), CONTAINERS);
+        let fifo = folder
+            .join(&format!("{name}.fifo"))
+            .to_string_lossy()
+            .into_owned();
+        run("mkfifo", &[&fifo]);
+        // Opened both ways, it has no end.
+        let file = OpenOptions::new().read(true).write(true).open(&fifo);
+        Listened {
+            ids: ids(&engine),
+            engine,
+            heard: BufReader::new(file.expect("a pipe")).lines(),
+            fifo,
+        }
+    }
+
+    fn command(&self) -> String {
+        format!("echo > {}", self.fifo)
+    }
+
+    fn sample(&mut self, number: usize) -> f64 {
+        timed(|| {
+            self.engine
+                .emit(&self.ids[number % self.ids.len()], "pause", &[]);
+            self.heard.next();
         })
-        .collect()
+    }
 }
 
 fn shell(command: &str) -> Command {

@@ -1,86 +1,54 @@
-//! What a measurement stands on: a folder, a Redis, the agent as a process of its own, and what the kernel says of it.
+//! What a measurement stands on beside the tests' kit: the agent as users run it, and what the kernel and Redis say that something took.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
-
-use redis::Connection;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::engine::Engine;
 use crate::engine::containers::Spec;
 use crate::engine::http::Place;
+use crate::kit::TempDir;
+use crate::kit::agent::Agent as Tested;
+use crate::kit::process::Process;
+use crate::kit::redis::{Redis, ask};
 
 /// A wait that reaches it is a failure.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A folder that vanishes.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    pub fn new() -> Folder {
-        let name = format!("docker-cache-bench-{}-{}", std::process::id(), unique());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).expect("a folder");
-        Folder(path)
-    }
-
-    pub fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.join(name);
-        std::fs::write(&path, text).expect("a file");
-        path
-    }
+/// The agent that is measured.
+pub struct Agent {
+    process: Process,
+    pub started: Instant,
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+impl Agent {
+    /// Starts it for this engine and this cache, with further arguments.
+    pub fn watch(docker: &str, cache: &str, more: &[&str]) -> Agent {
+        Agent::start(&[&["--docker", docker, "--cache", cache], more].concat())
     }
-}
 
-fn unique() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    COUNT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// A program that ends with us.
-pub struct Process(Child);
-
-impl Process {
-    pub fn start(command: &mut Command) -> Process {
-        Process(
-            command
-                .spawn()
-                .unwrap_or_else(|error| panic!("failed to start {command:?}: {error}")),
-        )
+    pub fn start(arguments: &[&str]) -> Agent {
+        let mut command = Command::new(binary());
+        command.env("RUST_LOG", "warn").args(arguments);
+        let started = Instant::now();
+        let process = Process::start(&mut command);
+        Agent { process, started }
     }
 
     pub fn pid(&self) -> u32 {
-        self.0.id()
+        self.process.pid()
     }
 
-    /// Time on a processor so far, all threads together.
-    pub fn cpu(&self) -> Duration {
+    /// Seconds on a processor so far.
+    pub fn cpu(&self) -> f64 {
         cpu(self.pid())
     }
 
     /// Resident memory now and at its peak, in MB.
     pub fn memory(&self) -> (f64, f64) {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-            number.unwrap_or(f64::NAN) / 1024.0
-        };
-        (field("VmRSS:"), field("VmHWM:"))
+        let status = proc(self.pid(), "status");
+        (kilobytes(&status, "VmRSS:"), kilobytes(&status, "VmHWM:"))
     }
 
     pub fn threads(&self) -> usize {
@@ -88,114 +56,80 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+/// The static binary where it was built, else the one that was built for this run.
+pub fn binary() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let built = root.join("target/x86_64-unknown-linux-musl/release/docker-cache");
+    match built.exists() {
+        true => built,
+        false => Tested::PROGRAM.into(),
     }
 }
 
-/// What a process and its ended threads took of the processors. The kernel counts in ticks of 10 ms; living threads are known to the nanosecond.
-fn cpu(pid: u32) -> Duration {
-    let mut total = 0u64;
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))
+/// Seconds on a processor so far, all threads together. Living threads are known to the nanosecond, ended ones to the tick of 10 ms.
+pub fn cpu(pid: u32) -> f64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let living: f64 = tasks
         .into_iter()
         .flatten()
         .flatten()
-    {
-        let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        total += text
-            .split_whitespace()
-            .next()
-            .and_then(|ns| ns.parse::<u64>().ok())
-            .unwrap_or(0);
-    }
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat
+        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+        .filter_map(|text| text.split(' ').next()?.parse::<f64>().ok())
+        .sum();
+    let stat = proc(pid, "stat");
+    let fields = stat
         .rsplit(')')
         .next()
         .unwrap_or_default()
+        .split_whitespace();
+    let ticks: f64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|text| text.parse::<f64>().ok())
+        .sum();
+    (living / 1e9).max(ticks / 100.0)
+}
+
+/// What a process and all below it hold, in MB, each shared page counted once.
+pub fn footprint(pid: u32) -> f64 {
+    let own = kilobytes(&proc(pid, "smaps_rollup"), "Pss:");
+    let children = proc(pid, &format!("task/{pid}/children"));
+    let below = children
         .split_whitespace()
-        .collect();
-    let ticks = |at: usize| {
-        fields
-            .get(at)
-            .and_then(|text| text.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
-    Duration::from_nanos(total).max(Duration::from_millis(10 * (ticks(11) + ticks(12))))
+        .filter_map(|child| child.parse().ok());
+    // One that ended meanwhile holds nothing.
+    (if own.is_nan() { 0.0 } else { own }) + below.map(footprint).sum::<f64>()
 }
 
-/// A `redis-server` without persistence.
-pub struct Redis {
-    _process: Process,
-    pub port: u16,
-    _folder: Folder,
+fn proc(pid: u32, name: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default()
 }
 
-impl Redis {
-    pub fn start() -> Redis {
-        let folder = Folder::new();
-        let port = free_port();
-        let process = Process::start(
-            Command::new("redis-server")
-                .args([
-                    "--port",
-                    &port.to_string(),
-                    "--bind",
-                    "127.0.0.1",
-                    "--save",
-                    "",
-                    "--appendonly",
-                    "no",
-                    "--dir",
-                ])
-                .arg(folder.join(""))
-                .stdout(Stdio::null()),
-        );
-        let redis = Redis {
-            _process: process,
-            port,
-            _folder: folder,
-        };
-        until("redis-server answers", || redis.try_connect().is_some());
-        redis
-    }
+/// A line's kB as MB.
+fn kilobytes(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    number.unwrap_or(f64::NAN) / 1024.0
+}
 
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
+/// What Redis has spent so far.
+#[derive(Clone, Copy)]
+pub struct Spent {
+    pub commands: f64,
+    pub bytes: f64,
+    /// Seconds.
+    pub cpu: f64,
+}
 
-    fn try_connect(&self) -> Option<Connection> {
-        let client = redis::Client::open(self.url()).ok()?;
-        let mut connection = client.get_connection_with_timeout(PATIENCE).ok()?;
-        redis::cmd("PING").exec(&mut connection).ok()?;
-        Some(connection)
-    }
-
-    pub fn connect(&self) -> Connection {
-        self.try_connect().expect("a connection to Redis")
-    }
-
-    pub fn flush(&self) {
-        redis::cmd("FLUSHALL")
-            .exec(&mut self.connect())
-            .expect("FLUSHALL");
-    }
-
-    /// Number of commands, bytes received, and seconds of processor so far.
-    pub fn spent(&self) -> Spent {
-        let mut connection = self.connect();
-        let text: String = redis::cmd("INFO")
-            .arg("everything")
-            .query(&mut connection)
-            .expect("INFO");
+impl Spent {
+    pub fn of(redis: &Redis) -> Spent {
+        let text: String = redis.query(&["INFO", "everything"]);
         let field = |name: &str| -> f64 {
             let line = text
                 .lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             line.and_then(|line| line.trim().parse().ok())
-                .unwrap_or(0.0)
+                .unwrap_or(f64::NAN)
         };
         Spent {
             commands: field("total_commands_processed"),
@@ -204,104 +138,74 @@ impl Redis {
         }
     }
 
-    /// The times at which notices of this beginning come; the subscription stands when this returns.
-    pub fn notices(&self, beginnings: &'static [&'static str]) -> Receiver<(Instant, String)> {
+    /// What it spent since.
+    pub fn since(redis: &Redis, before: Spent) -> Spent {
+        let now = Spent::of(redis);
+        Spent {
+            commands: now.commands - before.commands,
+            bytes: now.bytes - before.bytes,
+            cpu: now.cpu - before.cpu,
+        }
+    }
+}
+
+/// A notice, and when it came by both clocks.
+pub struct Notice {
+    pub at: Instant,
+    pub clock: SystemTime,
+    pub text: String,
+}
+
+/// What Redis tells on the agents' channel.
+pub struct Notices(Receiver<Notice>);
+
+impl Notices {
+    /// The subscription stands when this returns.
+    pub fn of(redis: &Redis) -> Notices {
         let (sender, receiver) = channel();
         let (ready, is_ready) = channel();
-        let mut connection = self.connect();
-        std::thread::spawn(move || listen(&mut connection, beginnings, &ready, &sender));
+        let mut connection = redis.connect();
+        connection.set_read_timeout(None).expect("no limit");
+        std::thread::spawn(move || {
+            let mut pubsub = connection.as_pubsub();
+            pubsub.subscribe("docker_events").expect("a subscription");
+            let _ = ready.send(());
+            while let Ok(message) = pubsub.get_message() {
+                let notice = Notice {
+                    at: Instant::now(),
+                    clock: SystemTime::now(),
+                    text: message.get_payload().unwrap_or_default(),
+                };
+                if sender.send(notice).is_err() {
+                    return;
+                }
+            }
+        });
         is_ready.recv().expect("a subscription");
-        receiver
+        Notices(receiver)
     }
-}
 
-/// What Redis has spent.
-#[derive(Clone, Copy)]
-pub struct Spent {
-    pub commands: f64,
-    pub bytes: f64,
-    pub cpu: f64,
-}
-
-fn listen(
-    connection: &mut Connection,
-    beginnings: &[&str],
-    ready: &Sender<()>,
-    sender: &Sender<(Instant, String)>,
-) {
-    let mut pubsub = connection.as_pubsub();
-    pubsub.subscribe("docker_events").expect("a subscription");
-    let _ = ready.send(());
-    while let Ok(message) = pubsub.get_message() {
-        let now = Instant::now();
-        let text: String = message.get_payload().unwrap_or_default();
-        if beginnings
-            .iter()
-            .any(|beginning| text.starts_with(beginning))
-            && sender.send((now, text)).is_err()
-        {
-            return;
+    /// Takes all up to the first with this in it.
+    pub fn until(&self, wanted: &str) -> Notice {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.0.recv_timeout(left) {
+                Ok(notice) if notice.text.contains(wanted) => return notice,
+                Ok(_) => {}
+                Err(_) => panic!("no notice `{wanted}` within {PATIENCE:?}"),
+            }
         }
     }
-}
 
-/// The agent that is measured.
-pub struct Agent {
-    pub process: Process,
-    pub started: Instant,
-}
-
-impl Agent {
-    /// Starts the agent against these, with further arguments.
-    pub fn start(engine: Option<&Engine>, redis: Option<&Redis>, arguments: &[&str]) -> Agent {
-        let mut command = Command::new(binary());
-        if let Some(engine) = engine {
-            command.args(["--docker", &engine.url()]);
-        }
-        command.args(["--cache", &redis.map_or("none".to_owned(), Redis::url)]);
-        let mut command = with_descriptors(&command, arguments);
-        let started = Instant::now();
-        let process = Process::start(
-            command
-                .env("RUST_LOG", "warn")
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
-        );
-        Agent { process, started }
+    /// Takes what has come so far.
+    pub fn so_far(&self) -> Vec<Notice> {
+        self.0.try_iter().collect()
     }
-}
-
-/// The same command with room for many sockets.
-fn with_descriptors(command: &Command, arguments: &[&str]) -> Command {
-    let mut shell = Command::new("sh");
-    shell.args([
-        "-c",
-        "ulimit -n 65536 2>/dev/null || ulimit -n $(ulimit -Hn); exec \"$@\"",
-        "sh",
-    ]);
-    shell
-        .arg(command.get_program())
-        .args(command.get_args())
-        .args(arguments);
-    shell
-}
-
-/// The static binary where it was built, else the ordinary one.
-pub fn binary() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
-    let built = [
-        "x86_64-unknown-linux-musl/release/docker-cache",
-        "release/docker-cache",
-    ];
-    let found = built
-        .iter()
-        .map(|name| root.join(name))
-        .find(|path| path.exists());
-    found.expect("a built agent: `make static` or `make`")
 }
 
 /// A fake engine on a socket in this folder, with so many running containers.
-pub fn engine(folder: &Folder, name: &str, containers: usize) -> Engine {
+pub fn engine(folder: &TempDir, name: &str, containers: usize) -> Engine {
     let engine = Engine::listen(&Place::Unix(folder.join(name))).expect("a socket");
     for number in 0..containers {
         engine.run(spec(number));
@@ -310,34 +214,30 @@ pub fn engine(folder: &Folder, name: &str, containers: usize) -> Engine {
 }
 
 /// A container whose inspect is as large as real ones, about 6 kB.
-pub fn spec(number: usize) -> Spec {
-    let mut spec = Spec::named(&format!("web-{number}")).image(&format!(
-        "registry.example.com/team/app-{}:1.{}",
-        number % 40,
-        number % 7
-    ));
+fn spec(number: usize) -> Spec {
+    let (app, minor) = (number % 40, number % 7);
+    let image = format!("registry.example.com/team/app-{app}:1.{minor}");
+    let mut spec = Spec::named(&format!("web-{number}")).image(&image);
     for at in 0..20 {
-        spec = spec.label(
-            &format!("com.example.service.{at}"),
-            "a value of some thirty letters",
-        );
-    }
-    for at in 0..20 {
-        spec = spec.env(
-            &format!("SETTING_NUMBER_{at}"),
-            "another value of some forty letters or so",
-        );
+        let text = "a value of some thirty letters";
+        spec = spec.label(&format!("com.example.service.{at}"), text);
+        let text = "another value of some forty letters or so";
+        spec = spec.env(&format!("SETTING_NUMBER_{at}"), text);
     }
     spec
 }
 
-/// A port that nobody has.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its number").port()
+/// The ids of its running containers.
+pub fn ids(engine: &Engine) -> Vec<String> {
+    engine.running().into_iter().collect()
 }
 
-/// Waits for it.
+/// Length of a stream.
+pub fn length(redis: &Redis, stream: &str) -> usize {
+    ask(&mut redis.connect(), &["XLEN", stream]).expect("XLEN")
+}
+
+/// Waits for what is being timed, and so looks each millisecond.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
@@ -346,26 +246,21 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The next of these, in time.
-pub fn next<T>(receiver: &Receiver<T>, what: &str) -> T {
-    receiver
-        .recv_timeout(PATIENCE)
-        .unwrap_or_else(|_| panic!("{what}: not in time"))
+/// The n-th part of the samples: `quantile(&samples, 0.5)` is the median.
+pub fn quantile(samples: &[f64], part: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[((sorted.len() - 1) as f64 * part).round() as usize]
 }
 
-/// The n-th part of sorted samples: `quantile(&mut samples, 0.5)` is the median.
-pub fn quantile(samples: &mut [Duration], part: f64) -> Duration {
-    samples.sort_unstable();
-    samples[((samples.len() - 1) as f64 * part).round() as usize]
+/// The one in the middle.
+pub fn median(samples: &[f64]) -> f64 {
+    quantile(samples, 0.5)
 }
 
-/// One line of `/proc/cpuinfo`: the processor's name.
-pub fn processor() -> String {
-    let info = std::fs::File::open("/proc/cpuinfo").map(BufReader::new);
-    let mut lines = info
-        .into_iter()
-        .flat_map(|info| info.lines().map_while(Result::ok));
-    let line = lines.find(|line| line.starts_with("model name"));
-    line.and_then(|line| Some(line.split_once(':')?.1.trim().to_owned()))
-        .unwrap_or_default()
+/// How long something took, in seconds.
+pub fn timed(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
 }

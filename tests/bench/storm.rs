@@ -2,8 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::stage::{Agent, Folder, Redis, engine, next, until};
-use crate::table::Table;
+use redis::Connection;
+
+use crate::kit::TempDir;
+use crate::kit::redis::{Redis, ask};
+use crate::stage::{Agent, Notices, Spent, engine, ids, until};
+use crate::table::{Table, row};
 
 pub fn measure(table: &mut Table) {
     wanted(table);
@@ -12,103 +16,71 @@ pub fn measure(table: &mut Table) {
 
 /// 40,000 events that change something: none may be dropped, and the cache must be right soon after the last.
 fn wanted(table: &mut Table) {
-    const EVENTS: u64 = 40_000;
-    let folder = Folder::new();
+    const EVENTS: usize = 40_000;
+    let folder = TempDir::new();
     let engine = engine(&folder, "docker.sock", 300);
     let redis = Redis::start();
-    let notices = redis.notices(&["refresh_containers"]);
-    let _agent = Agent::start(Some(&engine), Some(&redis), &[]);
-    next(&notices, "the first report");
-    let ids: Vec<String> = engine.running().into_iter().collect();
-    let before = redis.spent();
+    let notices = Notices::of(&redis);
+    let _agent = Agent::watch(&engine.url(), &redis.url(), &[]);
+    notices.until("refresh_containers");
+    let ids = ids(&engine);
+    let before = Spent::of(&redis);
     let start = Instant::now();
-    for number in 0..EVENTS {
-        engine.update(&ids[number as usize % ids.len()], number + 1);
+    // All get the same number in a round: that of the last one is what must be there in the end.
+    let rounds = EVENTS.div_ceil(ids.len());
+    for round in 1..=rounds {
+        ids.iter().for_each(|id| engine.update(id, round as u64));
     }
     let end = Instant::now();
     let mut connection = redis.connect();
-    let wanted: Vec<(String, u64)> = ids
-        .iter()
-        .enumerate()
-        .map(|(at, id)| {
-            let last = (EVENTS - 1 - at as u64) / ids.len() as u64 * ids.len() as u64 + at as u64;
-            (format!("docker:containers:{id}"), last + 1)
-        })
-        .collect();
     until("the cache is right", || {
-        wanted.iter().all(|(key, memory)| {
-            let value: Option<u64> = redis::cmd("HGET")
-                .arg(key)
-                .arg("hostconfig_memory")
-                .query(&mut connection)
-                .expect("HGET");
-            value == Some(*memory)
-        })
+        let is_right = |id: &String| memory(&mut connection, id) == Some(rounds);
+        ids.iter().all(is_right)
     });
-    let late = end.elapsed();
-    let after = redis.spent();
-    table.at_most(
-        "storm of 40,000 events: dropped by the engine",
-        engine.events_dropped() as f64,
-        "events",
-        0.0,
-    );
-    table.at_most(
-        "storm: right again after the last event",
-        late.as_secs_f64(),
-        "s",
-        0.5,
-    );
-    table.at_most(
-        "storm: commands to Redis an event",
-        (after.commands - before.commands) / EVENTS as f64,
-        "",
-        3.0,
-    );
-    table.note(format!(
-        "the storm came at {:.0} events a second",
-        EVENTS as f64 / (end - start).as_secs_f64()
-    ));
+    let late = end.elapsed().as_secs_f64();
+    let spent = Spent::since(&redis, before);
+    let events = (rounds * ids.len()) as f64;
+    let rate = events / (end - start).as_secs_f64();
+    table.note(format!("the storm came at {rate:.0} events a second"));
+    let what = |of: &str| format!("storm of 40,000 events: {of}");
+    let dropped = engine.events_dropped() as f64;
+    table.add(row(what("dropped by the engine"), dropped, "").at_most(0.0));
+    table.add(row(what("right again after the last"), late, "s").at_most(0.5));
+    let commands = spent.commands / events;
+    table.add(row(what("commands to Redis an event"), commands, "").at_most(3.0));
+}
+
+fn memory(connection: &mut Connection, id: &str) -> Option<usize> {
+    let key = format!("docker:containers:{id}");
+    ask(connection, &["HGET", &key, "hostconfig_memory"]).expect("HGET")
 }
 
 /// Events that nobody wants, as many a second as one core takes.
 fn unwanted(table: &mut Table) {
     const EVENTS: usize = 400_000;
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let engine = engine(&folder, "docker.sock", 10);
     let redis = Redis::start();
-    let notices = redis.notices(&["refresh_containers"]);
-    let agent = Agent::start(Some(&engine), Some(&redis), &[]);
-    next(&notices, "the first report");
-    let id = engine.running().into_iter().next().unwrap_or_default();
-    let line = exec_line(&id);
+    let notices = Notices::of(&redis);
+    let agent = Agent::watch(&engine.url(), &redis.url(), &[]);
+    notices.until("refresh_containers");
     // Hundreds in one piece: the engine's own cost is not what is measured.
-    let piece = line.repeat(200);
-    let before = agent.process.cpu();
-    let start = Instant::now();
+    let piece = exec_line(&ids(&engine)[0]).repeat(200);
+    let before = agent.cpu();
     for _ in 0..EVENTS / 200 {
         engine.emit_bytes(piece.clone());
     }
-    let mut last = agent.process.cpu();
+    let mut last = agent.cpu();
     loop {
         std::thread::sleep(Duration::from_millis(100));
-        let now = agent.process.cpu();
-        if now - last < Duration::from_millis(2) {
+        let now = agent.cpu();
+        if now - last < 0.002 {
             break;
         }
         last = now;
     }
-    let cpu = agent.process.cpu() - before;
-    table.at_least(
-        "events no one wants, a second of one core",
-        EVENTS as f64 / cpu.as_secs_f64(),
-        "",
-        200_000.0,
-    );
-    table.note(format!(
-        "they came within {:.1} s",
-        start.elapsed().as_secs_f64()
-    ));
+    let rate = EVENTS as f64 / (agent.cpu() - before);
+    table.add(row("events no one wants, a second of one core", rate, "").at_least(200_000.0));
 }
 
 fn exec_line(id: &str) -> Vec<u8> {

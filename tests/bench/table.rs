@@ -5,160 +5,113 @@ use std::fmt;
 use crate::stage;
 
 /// All rows so far.
+#[derive(Default)]
 pub struct Table {
     rows: Vec<Row>,
     notes: Vec<String>,
 }
 
-struct Row {
+/// A figure of ours, perhaps beside another that was measured with it, and what it must reach.
+pub struct Row {
     what: String,
-    ours: String,
-    limit: String,
-    value: f64,
-    goal: f64,
-    /// The figure is to be at least the goal, not at most.
-    at_least: bool,
+    ours: f64,
     unit: &'static str,
+    other: Option<(&'static str, f64)>,
+    goal: Goal,
 }
 
-impl Table {
-    pub fn new() -> Table {
-        Table {
-            rows: Vec::new(),
-            notes: Vec::new(),
-        }
-    }
+/// Of the ratio where there is another figure, else of ours.
+#[derive(Clone, Copy)]
+enum Goal {
+    None,
+    AtMost(f64),
+    AtLeast(f64),
+}
 
-    /// Our figure beside the limit's: the ratio is to be at most so much.
-    pub fn ratio(&mut self, what: &str, ours: (f64, &str), limit: (f64, &str), at_most: f64) {
-        self.push(
-            what,
-            shown(ours.0, ours.1),
-            shown(limit.0, limit.1),
-            ours.0 / limit.0,
-            at_most,
-            false,
-            "x",
-        );
-    }
-
-    /// The same where more is better: the ratio is to be at least so much.
-    pub fn ratio_at_least(
-        &mut self,
-        what: &str,
-        ours: (f64, &str),
-        limit: (f64, &str),
-        at_least: f64,
-    ) {
-        self.push(
-            what,
-            shown(ours.0, ours.1),
-            shown(limit.0, limit.1),
-            ours.0 / limit.0,
-            at_least,
-            true,
-            "x",
-        );
-    }
-
-    /// A figure that is to be at most so much.
-    pub fn at_most(&mut self, what: &str, ours: f64, unit: &'static str, goal: f64) {
-        self.push(
-            what,
-            shown(ours, unit),
-            String::new(),
-            ours,
-            goal,
-            false,
-            unit,
-        );
-    }
-
-    /// A figure that is to be at least so much.
-    pub fn at_least(&mut self, what: &str, ours: f64, unit: &'static str, goal: f64) {
-        self.push(
-            what,
-            shown(ours, unit),
-            String::new(),
-            ours,
-            goal,
-            true,
-            unit,
-        );
-    }
-
-    /// A line below the table.
-    pub fn note(&mut self, text: String) {
-        self.notes.push(text);
-    }
-
-    pub fn all_met(&self) -> bool {
-        self.rows.iter().all(Row::is_met)
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn push(
-        &mut self,
-        what: &str,
-        ours: String,
-        limit: String,
-        value: f64,
-        goal: f64,
-        at_least: bool,
-        unit: &'static str,
-    ) {
-        let row = Row {
-            what: what.into(),
-            ours,
-            limit,
-            value,
-            goal,
-            at_least,
-            unit,
-        };
-        eprintln!("  {row}");
-        self.rows.push(row);
+/// Begins a row; it has no goal yet.
+pub fn row(what: impl Into<String>, ours: f64, unit: &'static str) -> Row {
+    Row {
+        what: what.into(),
+        ours,
+        unit,
+        other: None,
+        goal: Goal::None,
     }
 }
 
 impl Row {
-    fn is_met(&self) -> bool {
-        match self.at_least {
-            true => self.value >= self.goal,
-            false => self.value <= self.goal,
-        }
+    /// Beside this.
+    pub fn beside(mut self, whose: &'static str, figure: f64) -> Row {
+        self.other = Some((whose, figure));
+        self
+    }
+
+    pub fn at_most(mut self, goal: f64) -> Row {
+        self.goal = Goal::AtMost(goal);
+        self
+    }
+
+    pub fn at_least(mut self, goal: f64) -> Row {
+        self.goal = Goal::AtLeast(goal);
+        self
+    }
+
+    fn verdict(&self) -> &'static str {
+        let value = match self.other {
+            Some((_, other)) => self.ours / other,
+            None => self.ours,
+        };
+        let met = match self.goal {
+            Goal::None => return "",
+            Goal::AtMost(goal) => value <= goal,
+            Goal::AtLeast(goal) => value >= goal,
+        };
+        if met { "met" } else { "**missed**" }
+    }
+}
+
+impl Table {
+    pub fn add(&mut self, row: Row) {
+        eprintln!("  {row}");
+        self.rows.push(row);
+    }
+
+    /// A line below the table.
+    pub fn note(&mut self, text: String) {
+        eprintln!("  {text}");
+        self.notes.push(text);
     }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ratio = match self.limit.is_empty() {
-            true => String::new(),
-            false => format!("{:.2}", self.value),
+        let ours = shown(self.ours, self.unit);
+        let (other, ratio) = match self.other {
+            Some((whose, figure)) => (
+                format!("{} ({whose})", shown(figure, self.unit)),
+                format!("{:.2}", self.ours / figure),
+            ),
+            None => Default::default(),
         };
-        let bound = if self.at_least { "at least" } else { "at most" };
-        let met = if self.is_met() { "yes" } else { "**no**" };
-        let goal = shown(self.goal, self.unit);
+        let unit = if self.other.is_some() { "x" } else { self.unit };
+        let goal = match self.goal {
+            Goal::None => String::new(),
+            Goal::AtMost(goal) => format!("at most {}", bound(goal, unit)),
+            Goal::AtLeast(goal) => format!("at least {}", bound(goal, unit)),
+        };
+        let (what, verdict) = (&self.what, self.verdict());
         write!(
             f,
-            "| {} | {} | {} | {ratio} | {bound} {goal} | {met} |",
-            self.what, self.ours, self.limit
+            "| {what} | {ours} | {other} | {ratio} | {goal} | {verdict} |"
         )
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
         writeln!(
             f,
-            "Machine: {cores} cores, {}. Agent: `{}`.\n",
-            stage::processor(),
-            shown_binary()
-        )?;
-        writeln!(
-            f,
-            "| what | ours | bare limit | ratio | must be | met |\n|---|---|---|---|---|---|"
+            "| what | ours | beside it | ratio | must be | verdict |\n|---|--:|--:|--:|---|---|"
         )?;
         for row in &self.rows {
             writeln!(f, "{row}")?;
@@ -167,19 +120,17 @@ impl fmt::Display for Table {
         for note in &self.notes {
             writeln!(f, "- {note}")?;
         }
-        Ok(())
+        let missed = self.rows.iter().filter(|row| row.verdict() == "**missed**");
+        writeln!(
+            f,
+            "- {} rows, {} of them missed",
+            self.rows.len(),
+            missed.count()
+        )
     }
 }
 
-fn shown_binary() -> String {
-    let path = stage::binary();
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    path.strip_prefix(root)
-        .unwrap_or(&path)
-        .display()
-        .to_string()
-}
-
+/// With three digits that count.
 fn shown(value: f64, unit: &str) -> String {
     let digits = match value.abs() {
         100.0.. => 0,
@@ -187,9 +138,25 @@ fn shown(value: f64, unit: &str) -> String {
         1.0.. => 2,
         _ => 3,
     };
-    match unit {
-        "x" => format!("{value}"),
-        "" => format!("{value:.digits$}"),
-        _ => format!("{value:.digits$} {unit}"),
-    }
+    bound(format!("{value:.digits$}"), unit)
+}
+
+fn bound(value: impl fmt::Display, unit: &str) -> String {
+    format!("{value} {unit}").trim_end().to_owned()
+}
+
+/// Where all this was measured, and what.
+pub fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processor = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("an unknown processor", |(_, name)| name);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel = kernel.trim();
+    let binary = stage::binary();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let binary = binary.strip_prefix(root).unwrap_or(&binary).display();
+    format!("Machine: {cores} cores of {processor}, Linux {kernel}. Agent: `{binary}`.")
 }
