@@ -120,11 +120,11 @@ fn start_writer(
 }
 
 fn start_pool(config: &Config, door: &Door) -> Option<Pool> {
-    let handlers = config.handlers.as_ref()?;
+    config.handlers.as_ref()?;
     let door = door.clone();
     let report = Arc::new(move |job, run| door.put(Input::Ended { job, run }));
     let base = BaseEnvironment::of_process();
-    Some(Pool::new(handlers.workers, base, report))
+    Some(Pool::new(base, report))
 }
 
 fn settings(config: &Config, boot: &str, seed: u64) -> Settings {

@@ -1,6 +1,6 @@
 //! The threads that run commands, `handler:<n>`: started on demand, gone after ten idle seconds.
 //!
-//! Core decides what runs and never starts more at once than there are workers, so the jobs that wait here wait only for a thread that is on its way.
+//! Core decides what runs, and how much at once. The jobs that wait here wait only for a thread that is on its way.
 //! Nothing here blocks the caller: [`Pool::run`] holds the lock for as long as it takes to start a thread at most. A worker blocks in
 //! [`command::run`], which the cancel word and its own deadline end, and in the log.
 
@@ -28,19 +28,18 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// An empty pool of at most so many threads.
-    pub fn new(workers: usize, base: BaseEnvironment, report: Report) -> Pool {
+    /// An empty pool.
+    pub fn new(base: BaseEnvironment, report: Report) -> Pool {
         let runner = move |job: &Job, cancel: &Cancel| command::run(job, cancel, &base);
-        Pool::with_runner(workers, IDLE, Box::new(runner), report)
+        Pool::with_runner(IDLE, Box::new(runner), report)
     }
 
-    fn with_runner(workers: usize, idle: Duration, runner: Box<Runner>, report: Report) -> Pool {
+    fn with_runner(idle: Duration, runner: Box<Runner>, report: Report) -> Pool {
         let shared = Shared {
             state: Mutex::new(State::default()),
             wake: Condvar::new(),
             runner,
             report,
-            workers: workers.max(1),
             idle,
         };
         Pool {
@@ -65,7 +64,7 @@ impl Pool {
         state.cancels.insert(job.id, cancel.clone());
         state.waiting.push_back((job, cancel));
         let mut refused = None;
-        if state.idle < state.waiting.len() && state.threads.len() < shared.workers {
+        if state.idle < state.waiting.len() {
             match shared.start_worker(&state) {
                 Ok((number, thread)) => drop(state.threads.insert(number, thread)),
                 // Those that run will come to it.
@@ -134,7 +133,6 @@ struct Shared {
     wake: Condvar,
     runner: Box<Runner>,
     report: Report,
-    workers: usize,
     idle: Duration,
 }
 
@@ -286,7 +284,6 @@ fn text(run: &Run) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use crossbeam_channel::{Receiver, bounded, unbounded};
 
@@ -338,19 +335,18 @@ mod tests {
         (report, results)
     }
 
-    fn real_pool(workers: usize) -> (Pool, Receiver<(u64, Run)>) {
+    fn real_pool() -> (Pool, Receiver<(u64, Run)>) {
         let (report, results) = reports();
-        let pool = Pool::new(workers, BaseEnvironment::of_process(), report);
+        let pool = Pool::new(BaseEnvironment::of_process(), report);
         (pool, results)
     }
 
     fn pool_of(
-        workers: usize,
         idle: Duration,
         runner: impl Fn(&Job, &Cancel) -> Run + Send + Sync + 'static,
     ) -> (Pool, Receiver<(u64, Run)>) {
         let (report, results) = reports();
-        let pool = Pool::with_runner(workers, idle, Box::new(runner), report);
+        let pool = Pool::with_runner(idle, Box::new(runner), report);
         (pool, results)
     }
 
@@ -368,7 +364,7 @@ mod tests {
 
     #[test]
     fn every_job_is_run_and_reported_once() {
-        let (pool, results) = real_pool(4);
+        let (pool, results) = real_pool();
         for id in 0..40 {
             pool.run(job(id, &format!("echo {id}; exit {id}")));
         }
@@ -379,46 +375,38 @@ mod tests {
             assert_eq!(run.output, format!("{id}\n").into_bytes());
             assert!(seen.insert(id), "{id} was reported twice");
         }
-        assert!(threads_of(&pool) <= 4);
         assert_eq!(pool.stop(soon()), []);
         assert!(results.is_empty());
     }
 
     #[test]
-    fn jobs_run_at_once_up_to_the_number_of_workers() {
+    fn what_core_starts_runs_at_once() {
         let (release, released) = bounded::<()>(0);
         let (begin, begun) = unbounded();
-        let running = Arc::new(AtomicUsize::new(0));
-        let most = Arc::new(AtomicUsize::new(0));
-        let counters = (Arc::clone(&running), Arc::clone(&most));
-        let (pool, results) = pool_of(3, IDLE, move |_, _| {
-            let now = counters.0.fetch_add(1, Ordering::SeqCst) + 1;
-            counters.1.fetch_max(now, Ordering::SeqCst);
+        let (pool, results) = pool_of(IDLE, move |_, _| {
             let name = std::thread::current().name().map(str::to_owned);
             let _ = begin.send(name.unwrap_or_default());
             let _ = released.recv();
-            counters.0.fetch_sub(1, Ordering::SeqCst);
             ended(Exit::Code(0))
         });
         for id in 0..10 {
             pool.run(job(id, ""));
         }
-        let mut names: Vec<String> = (0..3)
-            .map(|_| begun.recv_deadline(soon()).expect("three run at once"))
+        let names: BTreeSet<String> = (0..10)
+            .map(|_| begun.recv_deadline(soon()).expect("ten run at once"))
             .collect();
-        names.sort();
-        assert_eq!(names, ["handler:1", "handler:2", "handler:3"]);
+        let expected = (1..=10).map(|number| format!("handler:{number}"));
+        assert_eq!(names, expected.collect());
         drop(release);
         for _ in 0..10 {
             results.recv_deadline(soon()).expect("a result");
         }
-        assert_eq!(most.load(Ordering::SeqCst), 3);
     }
 
     #[test]
     fn an_idle_thread_takes_the_next_job_and_ends_at_last() {
         let idle = Duration::from_millis(300);
-        let (pool, results) = pool_of(8, idle, |_, _| ended(Exit::Code(0)));
+        let (pool, results) = pool_of(idle, |_, _| ended(Exit::Code(0)));
         assert_eq!(threads_of(&pool), 0);
         let idle_threads = || pool.shared.lock().idle;
         for id in 0..100 {
@@ -434,18 +422,19 @@ mod tests {
 
     #[test]
     fn a_panic_is_the_failure_of_its_job_alone() {
-        let (pool, results) = pool_of(1, IDLE, |job, _| match job.id {
+        let (pool, results) = pool_of(IDLE, |job, _| match job.id {
             1 => panic!("of a test"),
             _ => ended(Exit::Code(0)),
         });
         pool.run(job(1, ""));
-        pool.run(job(2, ""));
         let (id, run) = results.recv_deadline(soon()).expect("a result");
         let Exit::NotStarted(why) = run.exit else {
             panic!("it panicked, and ended as {:?}", run.exit);
         };
         assert_eq!(id, 1);
         assert!(why.starts_with("panicked at src/handlers.rs:"), "{why}");
+        wait_for("its thread waits", || pool.shared.lock().idle == 1);
+        pool.run(job(2, ""));
         let (id, run) = results.recv_deadline(soon()).expect("a result");
         assert_eq!((id, run.exit), (2, Exit::Code(0)));
         assert_eq!(threads_of(&pool), 1);
@@ -453,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_stop_ends_running_commands_and_starts_no_more() {
-        let (pool, results) = real_pool(2);
+        let (pool, results) = real_pool();
         for id in 0..3 {
             pool.run(job(id, "exec sleep 1000"));
         }
@@ -472,20 +461,22 @@ mod tests {
 
     #[test]
     fn one_command_is_ended_and_the_others_go_on() {
-        let (pool, results) = real_pool(1);
-        // The first runs, the second has no thread yet.
+        let (pool, results) = real_pool();
         for id in [1, 2] {
             pool.run(job(id, "exec sleep 1000"));
         }
-        pool.run(job(3, "exit 3"));
+        // Whether its thread has come to it or not.
         pool.end(2);
-        assert!(results.is_empty());
-        pool.end(1);
         pool.end(4);
-        for wanted in [(1, Exit::Replaced), (2, Exit::Replaced), (3, Exit::Code(3))] {
+        let take = |wanted| {
             let (id, run) = results.recv_deadline(soon()).expect("a result");
             assert_eq!((id, run.exit), wanted);
-        }
+        };
+        take((2, Exit::Replaced));
+        pool.run(job(3, "exit 3"));
+        take((3, Exit::Code(3)));
+        pool.end(1);
+        take((1, Exit::Replaced));
         wait_for("nothing is left of them", || {
             pool.shared.lock().cancels.is_empty()
         });
@@ -495,7 +486,7 @@ mod tests {
     #[test]
     fn a_stop_names_who_hangs() {
         let (release, released) = bounded::<()>(0);
-        let (pool, _results) = pool_of(1, IDLE, move |_, _| {
+        let (pool, _results) = pool_of(IDLE, move |_, _| {
             let _ = released.recv();
             ended(Exit::Code(0))
         });

@@ -13,8 +13,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use crate::core::{Generation, Input};
 use crate::model::{EngineIndex, Event};
 
-/// Events of one engine that may wait for the core: some seconds of the worst storm, 2 MB.
-const EVENTS: u32 = 4096;
+/// Events of one engine that may wait for the core, about 1 kB each: a burst of 10,000 is promised to be handled whole, however busy the core is.
+const EVENTS: u32 = 16_384;
 
 #[derive(Debug)]
 struct Credit {

@@ -32,15 +32,15 @@
 //!
 //! | queue | from, to | bound | when full |
 //! |---|---|---|---|
-//! | inbox | all, core | 4,096 events and 64 answers an engine; one reply of the store; one end a command; one reload | the engine's events are lost, which counts as a gap; nothing else can fill it |
+//! | inbox | all, core | 16,384 events and 64 answers an engine; one reply of the store; one end a command; one reload | the engine's events are lost, which counts as a gap; nothing else can fill it |
 //! | orders | core, reader | one | cannot be: one is given when the last has ended |
 //! | reloads | signals, reload | one | one that waits will see what is there now |
 //! | asks | core, syncer | one list and two asks | cannot be: core counts them |
 //! | requests | core, writer | one | cannot be: core counts it |
-//! | jobs | core, handlers | `--workers` | cannot be: core counts them |
+//! | jobs | core, handlers | `--workers`, and the first command of each entry | cannot be: core counts them |
 //! | dirty set | in core | one entry a container, 32 MB of documents | containers are inspected again later |
 //! | happenings | in core | 10,000 an engine | the oldest is dropped, one `gap` entry says so |
-//! | waiting jobs | in core | 10,000 an entry | the newest is dropped, counted and said |
+//! | waiting jobs | in core | 100,000 or 160 MB an entry | the newest is dropped, counted and said |
 //!
 //! No send between threads blocks. The modules stand here in the order in which they read best.
 

@@ -191,10 +191,10 @@ impl Core {
             self.writable.extend(job.engines());
             let site = &self.sites[job.engine.at()];
             effects.push(match why {
-                Why::Full => Effect::Log(
+                Why::Full(count) => Effect::Log(
                     Level::Warn,
                     format!(
-                        "handler `{}`: 10000 jobs wait already; dropping what does not fit",
+                        "handler `{}`: {count} jobs wait already; dropping what does not fit",
                         job.entry.name
                     ),
                 ),

@@ -112,7 +112,7 @@ pub(super) fn left(job: &Waiting, why: Why, site: &Site) -> String {
         Why::Cooldown => "its last command was started less than `cooldown` ago",
         Why::Busy => "others run or wait, and `on_busy` is `skip`",
         Why::Replaced => "a newer event takes its place",
-        Why::Full => "too many wait",
+        Why::Full(_) => "too many wait",
         Why::Elsewhere => "another agent ran it, and `once` is `true`",
         Why::Late(_) => "the Cache was away for too long",
     };

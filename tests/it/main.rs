@@ -22,6 +22,7 @@ mod faults_threads;
 mod filter;
 mod fire;
 mod handlers;
+mod handlers_crowds;
 mod handlers_engine;
 mod handlers_filters;
 mod handlers_input;

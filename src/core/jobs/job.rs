@@ -6,6 +6,12 @@ use std::sync::Arc;
 use crate::core::Time;
 use crate::model::{EngineIndex, Entry, Event};
 
+/// What a job takes beside its event's attributes: measured.
+const JOB: usize = 1150;
+
+/// What an attribute takes beside its texts.
+const PAIR: usize = 64;
+
 /// What a line is for: the engine and the object's id.
 pub(super) type Lane = (EngineIndex, Arc<str>);
 
@@ -93,6 +99,13 @@ impl Waiting {
         self.stamps.keys().copied()
     }
 
+    /// How many bytes it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let pairs = self.event.attributes.iter();
+        let pairs = pairs.map(|(name, value)| PAIR + name.len() + value.len());
+        JOB + pairs.sum::<usize>()
+    }
+
     /// With `once`: what all agents call it.
     pub fn once(&self) -> Option<u128> {
         self.once.map(|(_, once)| once)
@@ -119,8 +132,8 @@ pub enum Why {
     Busy,
     /// `on_busy: replace`: a newer event took its place.
     Replaced,
-    /// The queue is full; said of the first of a burst.
-    Full,
+    /// So many wait that there is no room; said of the first of a burst.
+    Full(usize),
     /// `once`: another agent ran it.
     Elsewhere,
     /// `once`: the store was away for too long; so many at once, said of the first.

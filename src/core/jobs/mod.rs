@@ -1,8 +1,8 @@
 //! The queues of the entries: what may start now, in which order, and what has to wait for what.
 //!
 //! Each entry has a queue of its own, and in it (unless its `order` is `none`) a line for each container: one command of it at a time, in the order of
-//! its events. An entry runs as many commands at once as its `concurrency` says. When fewer slots are free than there are entries that run nothing,
-//! each of those has a slot kept for it: an entry whose commands hang holds up only itself.
+//! its events. An entry runs as many commands at once as its `concurrency` says, as long as there are slots for more than one each. The first
+//! command of an entry takes a slot but needs none, so there may be as many more as there are entries: one whose commands hang holds up only itself.
 //!
 //! The way of a job: collected (`debounce`), left out (`cooldown`, `on_busy`), waiting in line, held until the store and an inspect have come after
 //! its event, with `once` until no other agent can run it, running, and when it failed waiting again (`retries`).
@@ -39,8 +39,11 @@ pub use job::{Begun, Ended, Outcome, Trigger, Waiting, Why};
 pub use once::name;
 pub use reload::Reloaded;
 
-/// The most jobs of one entry that wait.
-const WAITING: usize = 10_000;
+/// The most jobs of one entry that wait: ten times the greatest burst that is promised to be run whole.
+const WAITING: usize = 100_000;
+
+/// And the most bytes of them, which are fewer jobs only where events have many labels, or long ones.
+const WAITING_BYTES: usize = 160 << 20;
 
 /// All entries' queues.
 #[derive(Debug)]
@@ -386,16 +389,17 @@ impl Jobs {
         let Some(queue) = self.queues.get_mut(&key) else {
             return;
         };
-        if queue.waiting.len() < WAITING {
-            queue.overflow = 0;
+        if queue.has_room(&job, (WAITING, WAITING_BYTES)) {
             queue.push(job);
             return self.turn(key);
         }
-        queue.overflow += 1;
         self.dropped_total += 1;
-        match queue.overflow {
-            1 => self.left(job, Why::Full),
-            _ => self.forget(&job),
+        match std::mem::replace(&mut queue.overflows, true) {
+            false => {
+                let why = Why::Full(queue.waiting.len());
+                self.left(job, why);
+            }
+            true => self.forget(&job),
         }
     }
 

@@ -29,8 +29,10 @@ pub(super) struct Queue {
     retrying: usize,
     pub cooldown: Cooldown,
     pub collected: Option<Collected>,
-    /// Jobs that did not fit since the last one that did.
-    pub overflow: u64,
+    /// What the jobs that wait take.
+    bytes: usize,
+    /// Jobs did not fit, and it is not half empty since.
+    pub overflows: bool,
     /// Where it stands among the others.
     pub turn: Turn,
 }
@@ -66,7 +68,8 @@ impl Queue {
             retrying: 0,
             cooldown: Cooldown::default(),
             collected: None,
-            overflow: 0,
+            bytes: 0,
+            overflows: false,
             turn: Turn::default(),
         }
     }
@@ -89,6 +92,12 @@ impl Queue {
         self.waiting.len() + usize::from(self.collected.is_some())
     }
 
+    /// Does one more job fit in, where so many may wait of so many bytes in all?
+    pub fn has_room(&mut self, job: &Waiting, (count, bytes): (usize, usize)) -> bool {
+        self.overflows &= self.waiting.len() > count / 2 || self.bytes > bytes / 2;
+        self.waiting.len() < count && self.bytes + job.bytes() <= bytes
+    }
+
     /// A job joins the end of its container's line.
     pub fn push(&mut self, job: Waiting) {
         self.join(job, VecDeque::push_back);
@@ -108,6 +117,7 @@ impl Queue {
             behind = line.jobs.get(1).copied();
         }
         self.retrying += usize::from(job.due.is_some());
+        self.bytes += job.bytes();
         self.waiting.insert(id, job);
         self.offer(id);
         if let Some(id) = behind {
@@ -182,6 +192,7 @@ impl Queue {
     pub fn remove(&mut self, id: u64) -> Option<Waiting> {
         let job = self.waiting.remove(&id)?;
         self.ready.remove(&id);
+        self.bytes -= job.bytes();
         self.retrying -= usize::from(job.due.is_some());
         if let Some(line) = self.lanes.get_mut(&job.lane) {
             match line.jobs.front() == Some(&id) {

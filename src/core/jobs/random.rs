@@ -459,13 +459,13 @@ impl Trial {
     fn turn(&mut self) -> Option<usize> {
         loop {
             let running: usize = self.shelves.iter().map(|shelf| shelf.running.len()).sum();
-            let free = self.workers - running;
+            let free = self.workers.saturating_sub(running);
             let rests = |shelf: &&Shelf| !shelf.retired && shelf.running.is_empty();
             let kept = self.shelves.iter().filter(rests).count();
             let kept = kept.min(self.workers / 2);
             let mut turns: Vec<(u64, usize)> = Vec::new();
             for (at, shelf) in self.shelves.iter().enumerate() {
-                let may = free > if rests(&shelf) { 0 } else { kept };
+                let may = rests(&shelf) || free > kept;
                 turns.extend(shelf.first(self.now).filter(|_| may).map(|id| (id, at)));
             }
             let (id, at) = turns.into_iter().min()?;
@@ -509,7 +509,7 @@ impl Trial {
             .extend(plain.stamps.iter().map(|(_, stamp)| *stamp));
         shelf.running.push(plain);
         let all = self.shelves.iter().map(|shelf| shelf.running.len());
-        assert!(all.sum::<usize>() <= self.workers);
+        assert!(all.sum::<usize>() <= self.workers + self.shelves.len());
     }
 
     /// Nothing differs that one can ask for.

@@ -175,6 +175,15 @@ fn an_entry_that_hangs_leaves_room_for_the_others() {
     bench.add(1, &["b"]);
     bench.add(2, &["c"]);
     assert_eq!(bench.started(), "b#21 c#22");
+    // However few slots there are, and whoever has them.
+    let mut bench = Bench::new(&[limited(8), limited(1), limited(2)], 1);
+    bench.add(0, &["a", "a2"]);
+    bench.add(1, &["b", "b2"]);
+    bench.add(2, &["c", "c2"]);
+    assert_eq!(bench.started(), "a#1 b#3 c#5");
+    bench.ends(1);
+    // The two that run have taken the only slot.
+    assert_eq!(bench.started(), "a2#2");
 }
 
 #[test]
@@ -200,7 +209,7 @@ fn a_full_queue_drops_and_says_so_once() {
     }
     assert_eq!(bench.outcomes(), "");
     bench.add(0, &["b"]);
-    assert_eq!(bench.outcomes(), "b#10001 Full");
+    assert_eq!(bench.outcomes(), "b#100001 Full(100000)");
     bench.add(0, &["b"]);
     assert_eq!(bench.outcomes(), "");
     assert_eq!(
@@ -210,7 +219,32 @@ fn a_full_queue_drops_and_says_so_once() {
     assert_eq!(bench.jobs.first_unstarted(E), Some(0));
     assert_eq!(bench.started(), "a#1");
     bench.add(0, &["c", "c"]);
-    assert_eq!(bench.outcomes(), "c#10004 Full");
+    assert_eq!(bench.outcomes(), "", "it is the same burst");
+    bench.ends(1);
+    for n in 2..=WAITING as u64 / 2 + 1 {
+        assert_eq!(bench.started(), format!("a#{n}"));
+        bench.ends(n);
+    }
+    for n in 0..=WAITING as i64 / 2 + 1 {
+        bench.jobs.add(bench.now, trigger(0, "a", n));
+    }
+    assert_eq!(bench.outcomes().matches("Full").count(), 1);
+}
+
+#[test]
+fn a_queue_is_also_full_when_it_holds_too_many_bytes() {
+    let mut bench = Bench::one(limited(1));
+    let mut heavy = trigger(0, "a", 1);
+    let label = ("l".into(), "x".repeat(1 << 20).into());
+    let event = Arc::make_mut(&mut heavy.event);
+    event.attributes.push(label);
+    for _ in 0..200 {
+        bench.jobs.add(bench.now, heavy.clone());
+    }
+    assert_eq!(bench.outcomes(), "a#160 Full(159)");
+    bench.started();
+    bench.ends(1);
+    assert_eq!(bench.jobs.queues[&1].waiting.len(), 158);
 }
 
 #[test]
@@ -345,13 +379,14 @@ fn skip_drops_what_the_concurrency_keeps_from_starting() {
 #[test]
 fn skip_does_not_drop_what_other_entries_keep_from_starting() {
     let skip = busy(OnBusy::Skip, Order::Container, 8);
-    let mut bench = Bench::new(&[limited(8), skip], 1);
+    let mut bench = Bench::new(&[limited(8), skip], 2);
+    bench.add(1, &["z"]);
     bench.add(0, &["a"]);
-    assert_eq!(bench.started(), "a#1");
+    assert_eq!(bench.started(), "z#1 a#2");
     bench.add(1, &["a", "b"]);
     assert_eq!((bench.outcomes(), bench.started()), ("".into(), "".into()));
     bench.ends(1);
-    assert_eq!(bench.started(), "a#2");
+    assert_eq!(bench.started(), "a#3");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Whose turn it is: the entry whose oldest job may start, but while slots are few, one is kept for each entry that runs nothing.
+//! Whose turn it is: the entry whose oldest job may start. An entry that runs nothing need not wait for a slot, so that others cannot hold it up; and
+//! while slots are few, half of them at most are kept for such entries.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +8,7 @@ use super::Key;
 /// Where a queue stands.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Turn {
-    /// It runs nothing, but may: a slot is kept for it.
+    /// It runs nothing, but may: at once, and while it can a slot is kept for it.
     pub resting: bool,
     /// Its oldest job that may start now.
     pub first: Option<u64>,
@@ -43,7 +44,7 @@ impl Turns {
 
     /// The queue whose job starts next, when so many of all workers are free.
     pub fn next(&self, free: usize, workers: usize) -> Option<Key> {
-        let resting = self.resting.first().filter(|_| free > 0);
+        let resting = self.resting.first();
         let kept = self.at_rest.min(workers / 2);
         let going = self.going.first().filter(|_| free > kept);
         resting.into_iter().chain(going).min().map(|(_, key)| *key)

@@ -246,7 +246,13 @@ impl World {
         let same = |other: &&Job| other.entry.name == job.entry.name;
         let others: Vec<&Job> = self.running.values().filter(same).collect();
         assert!(others.len() < queueing.concurrency, "too many: {job:?}");
-        assert!(self.running.len() < self.settings.workers, "no slot");
+        let entries = self
+            .settings
+            .entries
+            .as_ref()
+            .map_or(0, |entries| entries.len());
+        let most = self.settings.workers + entries;
+        assert!(self.running.len() < most, "no slot");
         let mut line = others.iter().filter(|other| other.engine == job.engine);
         assert!(
             queueing.order == Order::None || line.all(|other| about(other) != about(job)),
