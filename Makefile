@@ -18,7 +18,7 @@ test: ## all tests
 
 bench: ## the agent beside the least that the same work can take
 	@sh packaging/make/static.sh >&2 || echo 'no static agent here: measuring an ordinary one' >&2
-	@cargo bench --quiet --locked --profile measure --bench bench
+	@cargo bench --quiet --locked --profile measure --bench bench -- $(ROWS)
 
 soak: ## random faults against the core, new ones until Ctrl-C
 	@$(LIB); need_cargo; from=0; \

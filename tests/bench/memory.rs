@@ -48,7 +48,7 @@ impl Scene {
         let redis = Redis::start();
         let notices = Notices::of(&redis);
         let file = (!file.is_empty()).then(|| folder.write("events.yml", file));
-        let mut more = vec!["--update-interval", "6s"];
+        let mut more = vec!["--update-interval", "4s"];
         more.extend(file.as_ref().and_then(|path| path.to_str()));
         Scene {
             agent: Agent::watch(&engine.url(), &redis.url(), &more),

@@ -250,7 +250,9 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 pub fn quantile(samples: &[f64], part: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted[((sorted.len() - 1) as f64 * part).round() as usize]
+    let last = sorted.len().saturating_sub(1) as f64;
+    let at = (last * part).round() as usize;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
 }
 
 /// The one in the middle.

@@ -158,5 +158,9 @@ pub fn machine() -> String {
     let binary = stage::binary();
     let root = env!("CARGO_MANIFEST_DIR");
     let binary = binary.strip_prefix(root).unwrap_or(&binary).display();
-    format!("Machine: {cores} cores of {processor}, Linux {kernel}. Agent: `{binary}`.")
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    format!(
+        "Machine: {cores} cores of {processor}, Linux {kernel}, {load} processes of others at its start. Agent: `{binary}`."
+    )
 }
