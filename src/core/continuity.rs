@@ -20,6 +20,9 @@ const RING: usize = 256;
 /// How long after the connect a replay may still be coming.
 const REPLAY: Time = Time::from_secs(2);
 
+/// So much younger than the engine's clock, as far as we know it, an event may be: the engine may take its time to say how late it is.
+const SLACK_NS: i64 = 10 * 1_000_000_000;
+
 /// What to do with an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -52,7 +55,7 @@ pub struct Continuity {
     newest_ns: i64,
     /// Events up to this stamp run nothing: the engine's clock when we began, or where the last agent stopped.
     horizon_ns: Option<i64>,
-    /// The event seen last on the connection before this one; laid over the replay.
+    /// Laid over what was told before.
     replay: Option<Replay>,
     /// The engine's clock when the present connection was made.
     connected_ns: i64,
@@ -70,8 +73,10 @@ struct Replay {
     until: Time,
     /// The engine's clock was set back to before the horizon: between these stamps stands what happened since the last connection began.
     away_ns: Option<(i64, i64)>,
-    /// The last event of the connection before; `None` when there was none.
-    last: Option<u64>,
+    /// The last event of the connection before that this one can tell again, with its stamp; `None` when there is none.
+    last: Option<(u64, i64)>,
+    /// The engine's clock was set back while no agent listened: what it tells behind the event of this stamp, the last agent's last, is news.
+    landmark_ns: Option<i64>,
     linked: bool,
     /// Events of the replay so far, without those that just happen.
     events: usize,
@@ -144,12 +149,22 @@ impl Continuity {
         };
         // A stream may end before its replay was over; what that had to prove is left to this one.
         let unproven = self.replay.take().filter(|replay| !replay.linked);
-        let last = unproven.and_then(|replay| replay.last);
+        // moby replays nothing that is younger than the `until` it is asked for, as all is that it stamped before its clock was set back. What it
+        // told before its last 256 events it has forgotten.
+        let told_again = |(_, ns): &(u64, i64)| *ns <= clock_ns + SLACK_NS;
+        let last = unproven.as_ref().and_then(|replay| replay.last);
+        let last = last.filter(told_again).or_else(|| {
+            let ring = self.order.iter().rev().take(RING).copied();
+            ring.into_iter().find(told_again)
+        });
+        let landmark_ns = unproven.and_then(|replay| replay.landmark_ns);
+        let landmark_ns = landmark_ns.or(self.horizon_ns.filter(|_| began.is_none()));
         self.replay = Some(Replay {
             renewal,
             until: now + REPLAY,
             away_ns,
-            last: last.or(self.order.back().map(|(key, _)| *key)),
+            last,
+            landmark_ns: landmark_ns.filter(|horizon| clock_ns < *horizon),
             linked: false,
             events: 0,
             inside: false,
@@ -182,8 +197,13 @@ impl Continuity {
                 let moment = Moment {
                     seen,
                     ours: known == Some(true),
-                    last: replay.last == Some(key),
-                    live: event.time_ns > self.connected_ns,
+                    last: replay.last.is_some_and(|(last, _)| last == key),
+                    landmark: replay
+                        .landmark_ns
+                        .is_some_and(|ns| (ns..=ns + 1).contains(&event.time_ns)),
+                    live: event.time_ns > self.connected_ns
+                        && (replay.landmark_ns.is_none()
+                            || event.time_ns <= self.connected_ns + REPLAY.as_nanos() as i64),
                     from_before: event.time_ns <= self.horizon_ns.unwrap_or(0)
                         && replay
                             .away_ns
@@ -214,7 +234,7 @@ impl Continuity {
             Some(_) => !replay.linked,
             None => replay.events >= RING,
         };
-        unlinked.then_some(Gap::Unlinked)
+        (unlinked || replay.landmark_ns.is_some()).then_some(Gap::Unlinked)
     }
 
     /// A gap is being healed by a resync that asks the engine from now on: what turns up later of the time before is no news.
@@ -247,6 +267,8 @@ struct Moment {
     ours: bool,
     /// It is the one that was told last.
     last: bool,
+    /// It is the one where the last agent stopped, or the one after it.
+    landmark: bool,
     /// It is younger than the connection.
     live: bool,
     /// It is older than what concerns us.
@@ -267,6 +289,14 @@ impl Replay {
             let dropped = self.unseen > 0;
             self.unseen = 0;
             return (Verdict::Seen, self.dropped(dropped));
+        }
+        if event.landmark {
+            self.landmark_ns = None;
+            self.news = true;
+            if event.from_before {
+                self.events += 1;
+                return (Verdict::Old, None);
+            }
         }
         if event.live {
             self.news = true;
@@ -527,5 +557,61 @@ mod tests {
         assert_eq!(judge(&mut stream, 6).0, Verdict::Late);
         assert_eq!(judge(&mut stream, 61).0, Verdict::Live);
         assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_while_no_agent_listened_is_a_gap_where_nothing_shows_what_is_news()
+    {
+        let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
+        stream.connected(at(0), T0 - 3580 * SECOND, false);
+        assert_eq!(judge(&mut stream, -3590).0, Verdict::Old);
+        assert_eq!(judge(&mut stream, -3579).0, Verdict::Live);
+        assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+        // Said once.
+        stream.ended(T0 - 3520 * SECOND);
+        stream.connected(at(60), T0 - 3520 * SECOND, true);
+        judge(&mut stream, -3590);
+        judge(&mut stream, -3579);
+        assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn what_is_told_behind_the_last_agents_last_event_is_news_whatever_the_clock_says() {
+        let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
+        stream.connected(at(0), T0 - 100 * SECOND, false);
+        assert_eq!(judge(&mut stream, -200).0, Verdict::Old);
+        // The engine's clock is still before it: it is told again all the same, as the stream is to last that long.
+        let last = stream.judge(&event(5), || false);
+        assert_eq!(last, (Verdict::Old, None));
+        assert_eq!(judge(&mut stream, -110).0, Verdict::Late);
+        assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn an_idle_engine_whose_clock_was_set_back_misses_nothing() {
+        let mut stream = begun();
+        judge(&mut stream, 5);
+        for turn in 1..5 {
+            let clock_ns = T0 + (60 * turn - 3600) * SECOND;
+            stream.ended(clock_ns);
+            stream.connected(at(60 * turn as u64), clock_ns, true);
+            // moby does not replay what is younger than the `until` of the request.
+            assert_eq!(stream.replay_over(), None);
+        }
+        stream.ended(T0 - 3000 * SECOND);
+        stream.connected(at(600), T0 - 3000 * SECOND, true);
+        assert_eq!(judge(&mut stream, -3100).0, Verdict::Late);
+    }
+
+    #[test]
+    fn what_is_dropped_after_the_clock_was_set_back_is_found() {
+        let mut stream = begun();
+        judge(&mut stream, -3600);
+        judge(&mut stream, 5);
+        stream.ended(T0 - 3000 * SECOND);
+        stream.connected(at(600), T0 - 3000 * SECOND, true);
+        judge(&mut stream, -3600);
+        let dropped = judge(&mut stream, -3100);
+        assert_eq!(dropped, (Verdict::Late, Some(Gap::Dropped)));
     }
 }
