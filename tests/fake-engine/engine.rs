@@ -28,7 +28,10 @@ pub enum Route {
     Ping,
     Info,
     Version,
+    /// Every list that has no behaviour of its own.
     List,
+    /// The list that is asked for this container only.
+    ListOf(String),
     /// Every inspect that has no behaviour of its own.
     Inspect,
     /// The inspect of this container.
@@ -330,12 +333,17 @@ impl Engine {
         self.shared.broker.dropped()
     }
 
+    /// How many events each stream that is open did not get, oldest first; those that were dropped on order do not count.
+    pub fn events_dropped_each(&self) -> Vec<u64> {
+        self.shared.broker.dropped_each()
+    }
+
     /// How many event streams are open.
     pub fn subscribers(&self) -> usize {
         self.shared.broker.subscribers()
     }
 
-    /// How often this was asked; `InspectOf` counts with `Inspect` too, all with `Every`.
+    /// How often this was asked; `InspectOf` counts with `Inspect` too, `ListOf` with `List`, all with `Every`.
     pub fn requests(&self, route: &Route) -> u64 {
         self.shared
             .state()

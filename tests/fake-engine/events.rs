@@ -141,6 +141,7 @@ impl Broker {
         for subscriber in subscribers {
             if !subscriber.push(&item, deadline) {
                 self.lock().dropped += 1;
+                subscriber.lock().dropped += 1;
             }
         }
     }
@@ -223,6 +224,13 @@ impl Broker {
         self.lock().dropped
     }
 
+    /// The same for each stream that is open, oldest first.
+    pub fn dropped_each(&self) -> Vec<u64> {
+        let inner = self.lock();
+        let each = inner.subscribers.iter();
+        each.map(|subscriber| subscriber.lock().dropped).collect()
+    }
+
     /// Events so far.
     pub fn published(&self) -> u64 {
         self.lock().published
@@ -248,6 +256,7 @@ pub struct Subscriber {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Arc<Item>>,
+    dropped: u64,
     closed: bool,
     silent: bool,
     ended: bool,

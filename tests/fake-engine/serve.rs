@@ -47,7 +47,7 @@ impl Connection {
     fn serve(&mut self) -> io::Result<()> {
         let mut reader = BufReader::new(self.conn.try_clone()?);
         while let Some(request) = Request::read(&mut reader)? {
-            let route = route(&request.path);
+            let route = route(&request);
             let behaviour = self.count_and_wait(&route)?;
             let answer = match (&route, behaviour) {
                 (_, Some(Behaviour::Status(status, message))) => Answer::error(status, &message),
@@ -73,8 +73,10 @@ impl Connection {
     /// Counts the request, and waits as long as its route hangs.
     fn count_and_wait(&self, route: &Option<Route>) -> io::Result<Option<Behaviour>> {
         let mut names = vec![Route::Every];
-        if let Some(Route::InspectOf(_)) = route {
-            names.push(Route::Inspect);
+        match route {
+            Some(Route::InspectOf(_)) => names.push(Route::Inspect),
+            Some(Route::ListOf(_)) => names.push(Route::List),
+            _ => {}
         }
         names.extend(route.clone());
         let mut state = self.shared.state();
@@ -155,7 +157,7 @@ impl Connection {
             Some(Route::Ping) => Answer::text(200, "OK"),
             Some(Route::Info) => Answer::json(info(&state).to_string()),
             Some(Route::Version) => Answer::json(version(&state).to_string()),
-            Some(Route::List) => match list(&state, &request.query) {
+            Some(Route::List | Route::ListOf(_)) => match list(&state, &request.query) {
                 Ok(rows) => Answer::json(Value::Array(rows).to_string()),
                 Err(message) => Answer::error(400, &message),
             },
@@ -311,13 +313,20 @@ struct Told {
 
 type Filters = BTreeMap<String, Vec<String>>;
 
-fn route(path: &str) -> Option<Route> {
+fn route(request: &Request) -> Option<Route> {
+    let path = request.path.as_str();
     Some(match path {
         "/_ping" => Route::Ping,
         "/info" => Route::Info,
         "/version" => Route::Version,
         "/events" => Route::Events,
-        "/containers/json" => Route::List,
+        "/containers/json" => {
+            let ids = filters(&request.query).unwrap_or_default().remove("id");
+            match ids.as_deref() {
+                Some([id]) => Route::ListOf(id.clone()),
+                _ => Route::List,
+            }
+        }
         _ => {
             let id = path.strip_prefix("/containers/")?.strip_suffix("/json")?;
             Route::InspectOf(id.into())
