@@ -1,17 +1,19 @@
 //! The threads `sync:<engine>` and `slow:<engine>`: ask an engine what the core wants to know.
 //!
 //! A syncer serves one ask after another. An inspect waits for its container's lock, for ever if that container is stuck: one that is not answered
-//! within 500 ms moves to a slow thread, which exists only while there is such a one, and the next is asked. Each has a thread of its own, up to
-//! eight: one that hangs must not delay one that is only slow. All end when the asks' sender is dropped and their [`Socket`]s are shut.
+//! within 500 ms moves to a slow thread, which exists only while there is such a one, and the next is asked. While there is one, the others get 50 ms:
+//! twenty that hang must not cost their engine ten seconds, and whoever is only slow is answered there as soon. A syncer that is asked nothing asks
+//! the engine from time to time whether it still answers. All end when the asks' sender is dropped and their [`Socket`]s are shut.
 
 use std::collections::{HashSet, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::core::{Generation, Input, Inspected, Unlisted};
-use crate::docker::client::{Client, DockerErrorKind};
+use crate::docker::client::{Client, DockerErrorKind, LIST_LIMIT};
 use crate::docker::document::{Masker, document};
 use crate::docker::socket::Socket;
 use crate::inbox::Door;
@@ -21,13 +23,24 @@ use crate::threads;
 /// A start keeps its container's lock for about 250 ms.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// The same while another inspect hangs: many times what an answer takes an engine that is well.
+const IMPATIENCE: Duration = Duration::from_millis(50);
+
 /// How long a slow thread waits for an answer before it asks again. The engine keeps each question that hangs, so they are to be few; only when
 /// there are more containers than threads do they take turns.
 const SLOW_ALONE: Duration = Duration::from_secs(30);
 const SLOW_TURN: Duration = Duration::from_secs(2);
 
-/// The most slow threads of an engine: more containers that hang are an engine that hangs.
-const SLOW_THREADS: usize = 8;
+/// The most slow threads of an engine, and the most of them that wait for containers known to hang: those that are only slow are to find one free.
+const SLOW_THREADS: usize = 12;
+const HUNG_THREADS: usize = 8;
+
+/// After so long without an ask the engine is asked whether it still answers, on the connection that is kept: it may be frozen, and a stream on which
+/// nothing comes does not tell.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// The core believes in a silence only when it is told of it twice.
+const PINGS: usize = 2;
 
 /// What the core wants to know.
 #[derive(Clone, Debug)]
@@ -101,9 +114,14 @@ impl Syncer {
     }
 
     /// Serves one ask; `Break` when there will be no more.
-    pub fn run(&mut self) -> std::ops::ControlFlow<()> {
-        let Ok(ask) = self.asks.recv() else {
-            return std::ops::ControlFlow::Break(());
+    pub fn run(&mut self) -> ControlFlow<()> {
+        let ask = match self.asks.recv_timeout(QUIET) {
+            Ok(ask) => ask,
+            Err(RecvTimeoutError::Timeout) => {
+                self.ping();
+                return ControlFlow::Continue(());
+            }
+            Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         };
         let client = self.client(ask.generation);
         match ask.question {
@@ -120,16 +138,40 @@ impl Syncer {
                         id,
                         check_filters,
                     };
-                    let result = self.desk.inspect(&client, &slow, PATIENCE);
+                    let patience = match self.slow.is_idle() {
+                        true => PATIENCE,
+                        false => IMPATIENCE,
+                    };
+                    let result = self.desk.inspect(&client, &slow, patience);
                     let moved = result == Inspected::Slow;
                     answer.next(result);
                     if moved {
-                        self.slow.add(slow);
+                        self.slow.add(slow, patience == PATIENCE);
                     }
                 }
             }
         }
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
+    }
+
+    /// Tells the core when the engine that was asked last does not answer any more.
+    fn ping(&self) {
+        let Some((generation, client)) = &self.client else {
+            return;
+        };
+        for _ in 0..PINGS {
+            match client.ping() {
+                Err(error) if error.kind == DockerErrorKind::Timeout => {
+                    self.desk.door.put(Input::Unanswered {
+                        engine: self.desk.engine,
+                        generation: *generation,
+                        error: error.text,
+                    });
+                }
+                // An engine that is away breaks its stream as well, and the core hears of it by that.
+                Ok(()) | Err(_) => return,
+            }
+        }
     }
 
     /// A client of this generation: after a reconnect the socket leads to another process, perhaps to another engine.
@@ -150,7 +192,7 @@ impl Syncer {
 impl Desk {
     fn list(&self, client: &Client, api_version: &str) -> Result<Vec<Row>, Unlisted> {
         let list = |filters: &[(String, String)]| {
-            let rows = client.list(api_version, self.all, filters, None);
+            let rows = client.list(api_version, self.all, filters, None, LIST_LIMIT);
             rows.map_err(|error| Unlisted {
                 timed_out: error.kind == DockerErrorKind::Timeout,
                 error: error.text,
@@ -169,16 +211,19 @@ impl Desk {
 
     fn inspect(&self, client: &Client, ask: &SlowAsk, limit: Duration) -> Inspected {
         threads::rehearse();
+        let deadline = Instant::now() + limit;
         let mut member = None;
         if ask.check_filters {
             let only = Some(&ask.id);
             // A list may be older than the event, and show a container that has just started as none that runs: whether it does, the inspect says.
-            match client.list(&ask.api_version, true, &self.filters, only) {
+            match client.list(&ask.api_version, true, &self.filters, only, limit) {
                 Ok(rows) => member = Some(!rows.is_empty()),
+                Err(error) if error.kind == DockerErrorKind::Timeout => return Inspected::Slow,
                 Err(error) => return Inspected::Failed(error.text),
             }
         }
-        match client.inspect(&ask.api_version, &ask.id, limit) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match client.inspect(&ask.api_version, &ask.id, left) {
             Ok(None) => Inspected::Gone,
             Ok(Some(bytes)) => match document(&bytes, &self.masker) {
                 Ok(document) => Inspected::Found {
@@ -276,17 +321,31 @@ struct Slow {
 
 #[derive(Default, Debug)]
 struct SlowState {
-    asks: VecDeque<SlowAsk>,
+    /// Those that were given little time.
+    fresh: VecDeque<SlowAsk>,
+    /// Those that were given enough.
+    hung: VecDeque<SlowAsk>,
     /// How many threads work on them.
     threads: usize,
+    /// How many of these wait for one that was given enough time before.
+    waiting: usize,
     /// What they ask with; made anew when the first of them starts.
     client: Option<Client>,
 }
 
 impl Slow {
-    fn add(self: &Arc<Self>, ask: SlowAsk) {
+    /// Does none hang?
+    fn is_idle(&self) -> bool {
+        self.lock().threads == 0
+    }
+
+    /// Asks on another thread. `hangs`: it was given enough time to answer.
+    fn add(self: &Arc<Self>, ask: SlowAsk, hangs: bool) {
         let mut state = self.lock();
-        state.asks.push_back(ask);
+        match hangs {
+            true => state.hung.push_back(ask),
+            false => state.fresh.push_back(ask),
+        }
         if state.threads == SLOW_THREADS {
             return;
         }
@@ -305,8 +364,9 @@ impl Slow {
             Err(error) if state.threads > 0 => log::warn!("{error}"),
             Err(error) => {
                 log::warn!("{error}");
-                let asks = std::mem::take(&mut state.asks);
-                for ask in asks {
+                let fresh = std::mem::take(&mut state.fresh);
+                let hung = std::mem::take(&mut state.hung);
+                for ask in fresh.into_iter().chain(hung) {
                     let failed = Inspected::Failed(error.to_string());
                     self.desk.answer(ask.generation, ask.id, true, failed);
                 }
@@ -316,21 +376,15 @@ impl Slow {
 
     fn work(&self, client: &Client) {
         loop {
-            let (ask, alone) = {
-                let mut state = self.lock();
-                let Some(ask) = state.asks.pop_front() else {
-                    state.threads -= 1;
-                    if state.threads == 0 {
-                        state.client = None;
-                    }
-                    return;
-                };
-                (ask, state.asks.is_empty())
+            let Some((ask, limit)) = self.lock().next() else {
+                return;
             };
-            let limit = if alone { SLOW_ALONE } else { SLOW_TURN };
             let inspect = || self.desk.inspect(client, &ask, limit);
-            match threads::catch(inspect).unwrap_or_else(Inspected::Failed) {
-                Inspected::Slow => self.lock().asks.push_back(ask),
+            let result = threads::catch(inspect).unwrap_or_else(Inspected::Failed);
+            let mut state = self.lock();
+            state.waiting -= usize::from(limit != PATIENCE);
+            match result {
+                Inspected::Slow => state.hung.push_back(ask),
                 result => self.desk.answer(ask.generation, ask.id, true, result),
             }
         }
@@ -338,5 +392,27 @@ impl Slow {
 
     fn lock(&self) -> MutexGuard<'_, SlowState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SlowState {
+    /// What a thread is to ask next, and how long; `None`: it is to end.
+    fn next(&mut self) -> Option<(SlowAsk, Duration)> {
+        if let Some(ask) = self.fresh.pop_front() {
+            return Some((ask, PATIENCE));
+        }
+        if self.waiting < HUNG_THREADS
+            && let Some(ask) = self.hung.pop_front()
+        {
+            self.waiting += 1;
+            // One thread at least is soon free for who only took a little longer.
+            let alone = self.hung.is_empty() && self.waiting < HUNG_THREADS;
+            return Some((ask, if alone { SLOW_ALONE } else { SLOW_TURN }));
+        }
+        self.threads -= 1;
+        if self.threads == 0 {
+            self.client = None;
+        }
+        None
     }
 }

@@ -57,6 +57,15 @@ pub enum Input {
         /// The rows, or why there are none.
         result: Result<Vec<Row>, Unlisted>,
     },
+    /// The engine did not answer so small a question as whether it is there; told twice where it does not.
+    Unanswered {
+        /// Which.
+        engine: EngineIndex,
+        /// On which connection.
+        generation: Generation,
+        /// In words.
+        error: String,
+    },
     /// An inspect was answered, or moved out of the way.
     Inspected {
         /// Whose.

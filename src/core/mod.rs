@@ -258,6 +258,7 @@ impl Core {
             | Input::Disconnected { engine, .. }
             | Input::Overrun { engine }
             | Input::Listed { engine, .. }
+            | Input::Unanswered { engine, .. }
             | Input::Inspected { engine, .. } => *engine,
             Input::Stored(_)
             | Input::Ended { .. }
@@ -281,6 +282,9 @@ impl Core {
             Input::Listed {
                 generation, result, ..
             } => engine.listed(now, generation, result, &mut out),
+            Input::Unanswered {
+                generation, error, ..
+            } => engine.unanswered(now, generation, error, &mut out),
             Input::Inspected {
                 generation,
                 id,

@@ -1,7 +1,7 @@
 //! What an engine is asked: who it is, what happens, what there is, each with its time limit.
 //!
 //! A [`Connection`] serves one attempt of a reader (`/_ping`, `/info`, `/version`, then `/events` until it ends) and is made anew for each. A
-//! [`Client`] serves a syncer (list, inspect) on a kept connection. Every call blocks its thread; [`Closer::close`] on another thread ends it at
+//! [`Client`] serves a syncer (list, inspect, ping) on a kept connection. Every call blocks its thread; [`Closer::close`] on another thread ends it at
 //! once, but for a name that is being looked up.
 
 use std::collections::BTreeMap;
@@ -32,7 +32,10 @@ pub const INFO_LIMIT: Duration = Duration::from_secs(15);
 /// The headers of `/events` come before anything is looked for.
 const EVENTS_LIMIT: Duration = Duration::from_secs(5);
 /// 10,000 rows take a quiet engine about a second. A longer wait than this would only hold up the inspects behind it.
-const LIST_LIMIT: Duration = Duration::from_secs(30);
+pub const LIST_LIMIT: Duration = Duration::from_secs(30);
+
+/// A connection that nobody used for so long is not used again; a syncer pings more often.
+const IDLE_AGE: Duration = Duration::from_secs(30);
 
 /// Buffers of a connection: a request fits the one, an answer's headers the other; an inspect has about 7 kB.
 const OUTPUT_BYTES: usize = 8 << 10;
@@ -114,18 +117,25 @@ impl Client {
         self.way.closer.clone()
     }
 
+    /// Does the engine answer at all, whatever it says?
+    pub fn ping(&self) -> Result<(), DockerError> {
+        said(self.way.get("ping", "/_ping", PING_LIMIT)?);
+        Ok(())
+    }
+
     /// Lists containers: with `all` the stopped ones too, otherwise Docker's default list; those that all `filters` (Docker's own, name and
-    /// value) leave in; with `only` that one at most.
+    /// value) leave in; with `only` that one at most. `limit` is for the whole call.
     pub fn list(
         &self,
         api_version: &str,
         all: bool,
         filters: &[(String, String)],
         only: Option<&ContainerId>,
+        limit: Duration,
     ) -> Result<Vec<Row>, DockerError> {
         let action = "list the containers of";
         let path = list_path(api_version, all, filters, only);
-        let response = self.way.get(action, &path, LIST_LIMIT)?;
+        let response = self.way.get(action, &path, limit)?;
         let body = self.way.body_of_200(action, response, LIST_CAP)?;
         let mut rows = wire::rows(&body).map_err(|cause| self.way.bad_answer(action, cause))?;
         if let Some(only) = only {
@@ -283,6 +293,7 @@ impl Way {
             .proxy(None)
             .user_agent(concat!("docker-cache/", env!("CARGO_PKG_VERSION")))
             .accept("application/json")
+            .max_idle_age(IDLE_AGE)
             .timeout_connect(Some(CONNECT_LIMIT))
             .timeout_send_request(Some(CONNECT_LIMIT))
             .input_buffer_size(INPUT_BYTES)
@@ -644,8 +655,8 @@ mod tests {
             (one, ok(two)),
         ]);
         let client = Client::new(&fake.address());
-        assert_eq!(client.list("1.41", true, &[], None), Ok(vec![]));
-        let rows = client.list("1.41", true, &[], None);
+        assert_eq!(client.list("1.41", true, &[], None, LIST_LIMIT), Ok(vec![]));
+        let rows = client.list("1.41", true, &[], None, LIST_LIMIT);
         assert_eq!(rows.map(|rows| rows.len()), Ok(2));
         let id = ContainerId::from("abd");
         let row = Row {
@@ -653,7 +664,10 @@ mod tests {
             running: false,
             member: true,
         };
-        assert_eq!(client.list("1.41", false, &[], Some(&id)), Ok(vec![row]));
+        assert_eq!(
+            client.list("1.41", false, &[], Some(&id), LIST_LIMIT),
+            Ok(vec![row])
+        );
         fake.finish();
     }
 
@@ -662,7 +676,7 @@ mod tests {
         let said = r#"{"message":"client version 1.99 is too new"}"#;
         let bad = answer("400 Bad Request", "", said);
         let fake = Fake::answering(vec![("/v1.99/containers/json?all=0", bad)]);
-        let result = Client::new(&fake.address()).list("1.99", false, &[], None);
+        let result = Client::new(&fake.address()).list("1.99", false, &[], None, LIST_LIMIT);
         let Address::Unix(path) = fake.address() else {
             unreachable!("it is a socket")
         };
@@ -773,7 +787,7 @@ mod tests {
             start.elapsed()
         );
         assert_eq!(kind(result), DockerErrorKind::Closed);
-        let after = client.list("1.41", true, &[], None);
+        let after = client.list("1.41", true, &[], None, LIST_LIMIT);
         assert_eq!(kind(after), DockerErrorKind::Closed);
         fake.finish();
     }
@@ -810,7 +824,7 @@ mod tests {
             host: host.to_owned(),
             port,
         };
-        let rows = Client::new(&address("127.0.0.1")).list("1.41", true, &[], None);
+        let rows = Client::new(&address("127.0.0.1")).list("1.41", true, &[], None, LIST_LIMIT);
         assert_eq!(rows, Ok(vec![]));
         let head = script.join().expect("the script went as it should");
         let host = format!("host: 127.0.0.1:{port}\r\n");

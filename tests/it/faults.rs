@@ -3,17 +3,21 @@
 //! Tests whose verdict is a time have names that begin with `timed_`; `make test` runs them after all others, one at a time. Where what a busy machine
 //! does could be taken for a fault, they compare with a control: the same thing without the fault, at the same moments (`kit/pulse.rs`).
 //!
+//!
+//! "Within 100 ms of the control" below means of at least fifty changes, one each 40 ms while the fault lasts: the time within which 95 of 100 show (in
+//! Redis, and by their handlers) is at most 100 ms longer than the control's, and the slowest at most 400 ms later than the control's slowest.
+//!
 //! | # | fault | promised | test |
 //! |---|---|---|---|
 //! | 1 | the stream is cut after any byte of an event | no half line is taken, nothing is lost, nothing handled twice, no gap counted | `faults_stream::fault_1_…` |
 //! | 2 | the stream goes silent without a FIN | noticed 2 s after the end that was asked for, resumed, counted (`reconnects`) | `faults_stream::timed_fault_2_…` |
 //! | 3 | more than 256 events during an outage | one gap, counted (`gaps`) and said once; a resync heals; handlers get the differences, `EVENT_INFERRED=1` | `faults_stream::fault_3_…` (a fake and a private engine) |
 //! | 4 | fewer | resumed with `since`, the overlap dropped, no gap, every handler runs once | `faults_stream::fault_4_…` |
-//! | 5 | the engine dropped events while we were connected (also: our reader was frozen); the stream is renewed during a storm | found at the next renewal, one gap counted, healed, handlers run once; a renewal itself misses nothing | `faults_stream::fault_5_…` |
-//! | 6 | dockerd stopped (a container dies meanwhile, live-restore), killed, frozen for 60 s; it accepts and does not answer | said to be down, bounded waits, no thread or file leaked, Redis and handlers of other engines within 100 ms of the control | `faults_engine::timed_fault_6_…` |
+//! | 5 | the engine dropped events while we were connected (also: our reader was frozen); the stream is renewed during a storm | found at the next renewal, one gap counted, healed, handlers run once; a renewal itself misses nothing, though the engine takes seconds to say who it is | `faults_stream::fault_5_…` |
+//! | 6 | dockerd stopped (a container dies meanwhile, live-restore), killed, frozen for 60 s; it accepts and does not answer | said to be down (within 30 s, though nothing is due to be asked), bounded waits, no thread or file leaked, Redis and handlers of other engines within 100 ms of the control | `faults_engine::timed_fault_6_…` |
 //! | 7 | Redis is down while 20,000 events flow | the engine never waits (`docker rename` takes as long as on an engine without an agent), handlers run within 100 ms of the control | `faults_load::timed_fault_7_…` |
-//! | 8 | a storm: 10,000 events in seconds, health checks on 300 containers | the engine drops none for us, right within 1 s of its end, memory bounded, other engines within 100 ms of the control | `faults_load::timed_fault_8_…` |
-//! | 9 | `--rm` churn, inspect answers 404, one inspect hangs, for more than a minute | only that container is late (the engine's others once, for the half second until it has a thread of its own); it is asked seldom, resyncs go on | `faults_engine::timed_fault_9_…`, `faults_engine::fault_9_…` |
+//! | 8 | a storm: 10,000 events in seconds, health checks on 300 containers | the engine drops none for us (unless for a bare reader beside us, too), is held up no more than by that reader, right within 1 s of its end, memory bounded, other engines within 100 ms of the control | `faults_load::timed_fault_8_…` |
+//! | 9 | `--rm` churn, inspect answers 404, one inspect hangs, for more than a minute; 20 of 200 hang; so does the engine's word on a filter | only that container is late (the engine's others once, by half a second for the first that hangs and 50 ms for each further one); it is asked seldom, resyncs go on | `faults_inspects::timed_fault_9_…`, `faults_inspects::fault_9_…` |
 //! | 10 | a list older than an event; names swapped by three renames | nothing is deleted or revived; no name ever points at another container | `faults_engine::fault_10_…` |
 //! | 11 | the engine's clock steps back an hour (and on again), ours is an hour off | nothing lost, nothing from before our time told, no endless replay | `faults_stream::fault_11_…` |
 //! | 12 | every API version from 1.40 on, too old, too new, every schema, json-seq, lines of 10 MB, not UTF-8, unknown types, labels named `exitCode`, garbage | decoded or refused with a clear line, never a crash | `recordings::fault_12_…`; the corpus in `fixtures/fuzz` and the properties beside the decoders |

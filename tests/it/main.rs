@@ -13,6 +13,7 @@ mod faults;
 mod faults_agent;
 mod faults_engine;
 mod faults_hosts;
+mod faults_inspects;
 mod faults_kills;
 mod faults_load;
 mod faults_refusals;

@@ -414,7 +414,8 @@ fn an_idle_agent_costs_next_to_nothing() {
     };
     let settled = beats();
     wait_until(SOON, "the start is over", || beats() > settled);
-    let (first, ticks, requests) = (beats(), agent.cpu_ticks(), one.requests(&Route::Every));
+    let asked = || (one.requests(&Route::Every), one.requests(&Route::Ping));
+    let (first, ticks, (all, pings)) = (beats(), agent.cpu_ticks(), asked());
     wait_until(SOON, "three heartbeats have passed", || {
         beats() >= first + 3
     });
@@ -424,10 +425,10 @@ fn an_idle_agent_costs_next_to_nothing() {
         used <= 3,
         "{used} ticks of processor time in {beaten} heartbeats"
     );
-    assert_eq!(
-        one.requests(&Route::Every),
-        requests,
-        "an idle engine is not asked"
+    let (all, pings) = (asked().0 - all, asked().1 - pings);
+    assert!(
+        all == pings && pings <= 1 + beaten / 7,
+        "an idle engine is asked nothing but, each 15 s, whether it is there: {all}, {pings}"
     );
     // The tests' own build is larger, and its code counts too.
     let limit_kb = if released { 8 * 1024 } else { 20 * 1024 };

@@ -291,7 +291,7 @@ fn fault_12_every_recorded_list_and_inspect_is_decoded() {
     each(|version, engine| {
         let client = Client::new(&engine.address());
         for (all, file) in [(false, "list.json"), (true, "list-all.json")] {
-            let rows = client.list("1.41", all, &[], None).unwrap();
+            let rows = client.list("1.41", all, &[], None, SOON).unwrap();
             let json = engine.json(file);
             let wanted: Vec<(&str, bool)> = json
                 .as_array()
@@ -315,7 +315,7 @@ fn fault_12_every_recorded_list_and_inspect_is_decoded() {
         }
         let empty = [("label".to_owned(), "empty".to_owned())];
         assert_eq!(
-            client.list("1.41", true, &empty, None).unwrap(),
+            client.list("1.41", true, &empty, None, SOON).unwrap(),
             [],
             "{version}"
         );
@@ -387,7 +387,9 @@ fn fault_12_every_recorded_refusal_is_told_as_what_it_is() {
         let gone = client.inspect("1.41", &ContainerId::from("no-such-container"), SOON);
         assert_eq!(gone, Ok(None), "{version}: 404 is an answer");
         let filters = [("no-such-filter".to_owned(), "x".to_owned())];
-        let error = client.list("1.41", false, &filters, None).unwrap_err();
+        let error = client
+            .list("1.41", false, &filters, None, SOON)
+            .unwrap_err();
         assert!(
             matches!(error.kind, DockerErrorKind::Status(400 | 500)),
             "{version}: {error}"
@@ -395,7 +397,7 @@ fn fault_12_every_recorded_refusal_is_told_as_what_it_is() {
         assert!(error.text.contains("no-such-filter"), "{version}: {error}");
         // Podman takes any version.
         for (api, words) in [("1.10", "is too old"), ("1.99", "is too new")] {
-            match client.list(api, false, &[], None) {
+            match client.list(api, false, &[], None, SOON) {
                 Ok(_) => assert!(version.contains("podman"), "{version} takes {api}"),
                 Err(error) => {
                     assert_eq!(

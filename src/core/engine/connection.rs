@@ -65,6 +65,27 @@ impl Engine {
         }
     }
 
+    /// It does not answer whether it is there. Where it said nothing else since it was told so last, it does not answer at all.
+    pub fn unanswered(
+        &mut self,
+        now: Time,
+        generation: Generation,
+        error: String,
+        out: &mut Vec<Outcome>,
+    ) {
+        if generation != self.epoch || !self.is_live() {
+            return;
+        }
+        if !std::mem::replace(&mut self.silent, true) || self.down {
+            return;
+        }
+        out.push(Outcome::Effect(Effect::Log(Level::Warn, error.clone())));
+        self.error = error;
+        self.does_not_answer(out);
+        // Its answer, whenever it comes, ends that.
+        self.want_round(now);
+    }
+
     /// Nothing comes of it, for the reason in `error`.
     pub(super) fn does_not_answer(&mut self, out: &mut Vec<Outcome>) {
         if !self.down {

@@ -222,7 +222,7 @@ pub struct Engine {
     continuity: Continuity,
     connected_at: Time,
     down: bool,
-    /// Nothing came of it since a list was asked for.
+    /// Nothing came of it since a list was asked for, or since it did not answer a ping.
     silent: bool,
     ever_up: bool,
     error: String,

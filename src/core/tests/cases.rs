@@ -404,6 +404,7 @@ impl Case {
                 assert!(self.world.hang(at), "it was asked nothing");
                 return;
             }
+            "answers-no-ping" => return self.world.answers_no_ping(at),
             "renew" => {
                 assert!(self.world.renew(at), "no stream is open");
                 return;

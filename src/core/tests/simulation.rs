@@ -247,6 +247,8 @@ impl Simulation {
             8..=9 => {
                 if self.faults.hangs && self.one_in(20) {
                     self.world.hang(at);
+                } else if self.faults.hangs && self.one_in(20) {
+                    self.world.answers_no_ping(at);
                 } else {
                     self.world.compute(at);
                 }

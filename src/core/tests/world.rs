@@ -48,6 +48,8 @@ pub struct Threads {
     /// A stream is to be opened, and the engine may have said hello.
     pub order: Option<(Generation, Since, Option<Hello>)>,
     pub asks: VecDeque<Ask>,
+    /// The number under which the syncer was asked last.
+    pub asked: Generation,
     pub hung: Vec<Hung>,
 }
 
@@ -367,7 +369,9 @@ impl World {
     }
 
     fn ask(&mut self, engine: EngineIndex, generation: Generation, question: Question) {
-        let asks = &mut self.threads[engine.at()].asks;
+        let threads = &mut self.threads[engine.at()];
+        threads.asked = generation;
+        let asks = &mut threads.asks;
         asks.push_back(Ask {
             generation,
             question,
@@ -562,6 +566,15 @@ impl World {
             }
         }
         true
+    }
+
+    /// The engine does not answer the syncer, which has nothing else to ask.
+    pub fn answers_no_ping(&mut self, at: usize) {
+        self.step(Input::Unanswered {
+            engine: EngineIndex(at as u32),
+            generation: self.threads[at].asked,
+            error: "failed to ping: it did not answer in time".into(),
+        });
     }
 
     /// What the engine is to answer next hangs: an inspect moves out of the way, a list is given up.
