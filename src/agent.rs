@@ -6,7 +6,7 @@
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1};
@@ -144,7 +144,14 @@ fn settings(config: &Config, boot: &str, seed: u64) -> Settings {
         boot: boot.to_owned(),
         version: env!("CARGO_PKG_VERSION"),
         seed,
+        clock_ns: clock_ns(),
     }
+}
+
+/// This machine's clock, in ns since 1970.
+fn clock_ns() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_nanos() as i64)
 }
 
 /// The thread `reload`, where there is a file to read again.

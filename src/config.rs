@@ -11,6 +11,7 @@ mod filter;
 mod how;
 mod machine;
 mod nearest;
+mod never;
 mod reader;
 mod source;
 mod url;
@@ -158,6 +159,15 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+/// Why nothing can be made of what the user gave.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Refused {
+    /// All that is wrong; not empty.
+    pub mistakes: Vec<ConfigError>,
+    /// What is probably not meant, a line each.
+    pub warnings: Vec<String>,
+}
 
 /// Where a value was given.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -242,7 +242,8 @@ pub(crate) fn named(job: &Job) -> String {
 /// Logs the end of a run.
 fn tell(job: &Job, run: &Run) {
     let level = match run.exit {
-        Exit::Code(0) => Level::Info,
+        // That a newer event takes its place is what the entry asks for.
+        Exit::Code(0) | Exit::Replaced => Level::Info,
         _ => Level::Warn,
     };
     if log::log_enabled!(level) {

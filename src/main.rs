@@ -22,10 +22,14 @@ fn main() -> ExitCode {
     let source = Source::new(typed);
     let built = match source.read() {
         Ok(built) => built,
-        Err(errors) => {
-            let lines: String = errors.iter().map(|error| format!("{error}\n")).collect();
+        Err(refused) => {
+            match verb {
+                Verb::Check => tell_all(&refused.warnings, ""),
+                _ => warn(&refused.warnings),
+            }
+            let mistakes = refused.mistakes.iter();
             return end(&Ended {
-                text: lines,
+                text: mistakes.map(|error| format!("{error}\n")).collect(),
                 stdout: false,
                 code: USAGE,
             });
@@ -33,13 +37,8 @@ fn main() -> ExitCode {
     };
     match (verb, file) {
         (Verb::Check, Some(file)) => {
-            let warnings = built.warnings.iter().map(|text| format!("{text}\n"));
-            let text: String = warnings.chain([built.checked(&file) + "\n"]).collect();
-            end(&Ended {
-                text,
-                stdout: true,
-                code: 0,
-            })
+            tell_all(&built.warnings, &(built.checked(&file) + "\n"));
+            ExitCode::SUCCESS
         }
         _ => match (&built.explained, &built.fired) {
             (Some(explained), _) => {
@@ -56,6 +55,16 @@ fn main() -> ExitCode {
             (None, None) => run(built.config, source, &built.warnings),
         },
     }
+}
+
+/// What `check` says on its standard output.
+fn tell_all(warnings: &[String], result: &str) {
+    let lines: String = warnings.iter().map(|text| format!("{text}\n")).collect();
+    end(&Ended {
+        text: lines + result,
+        stdout: true,
+        code: 0,
+    });
 }
 
 fn warn(warnings: &[String]) {

@@ -60,8 +60,11 @@ impl Reloader {
                         .map_or(Vec::new(), |handlers| handlers.entries),
                 })
             }
-            Err(errors) => {
-                for error in errors {
+            Err(refused) => {
+                for warning in &refused.warnings {
+                    log::warn!("{warning}");
+                }
+                for error in refused.mistakes {
                     log::error!("{error}");
                 }
                 log::error!("the file was read again and is refused; what it said before holds on");

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::file::{self, Contents};
 use super::machine::Machine;
 use super::{
-    CacheConfig, CacheTarget, Config, ConfigError, HandlersConfig, Mistake, Origin, duration,
-    is_name, url, values,
+    CacheConfig, CacheTarget, Config, ConfigError, HandlersConfig, Mistake, Origin, Refused,
+    duration, is_name, url, values,
 };
 use crate::args::{self, Typed, Verb};
 use crate::model::Engine;
@@ -66,7 +66,7 @@ pub(crate) fn docker_host(variables: Variables) -> Option<OsString> {
 
 /// Checks everything and tells all mistakes at once. Reads `events.yml`, the password's file and `/etc/passwd`, and nothing else; looks whether the
 /// folders and programs that `events.yml` names are there.
-pub(super) fn build_on(machine: &Machine, typed: Typed) -> Result<Built, Vec<ConfigError>> {
+pub(super) fn build_on(machine: &Machine, typed: Typed) -> Result<Built, Refused> {
     let mut builder = Builder {
         typed: &typed,
         machine,
@@ -76,16 +76,20 @@ pub(super) fn build_on(machine: &Machine, typed: Typed) -> Result<Built, Vec<Con
     let config = builder.config(&contents);
     let explained = builder.explained(config.as_ref());
     let fired = builder.fired(config.as_ref());
-    let mut errors = contents.mistakes;
-    errors.append(&mut builder.errors);
+    let mut mistakes = contents.mistakes;
+    mistakes.append(&mut builder.errors);
+    let handlers = config.as_ref().and_then(|config| config.handlers.as_ref());
+    let crowded = handlers.map(|handlers| file::crowded(&contents.concurrencies, handlers.workers));
+    let mut warnings = contents.warnings;
+    warnings.extend(crowded.unwrap_or_default());
     match config {
-        Some(config) if errors.is_empty() => Ok(Built {
+        Some(config) if mistakes.is_empty() => Ok(Built {
             config,
-            warnings: contents.warnings,
+            warnings,
             explained,
             fired,
         }),
-        _ => Err(errors),
+        _ => Err(Refused { mistakes, warnings }),
     }
 }
 

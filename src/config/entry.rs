@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Mistake;
-use super::filter::{FILTER, TYPES, names};
+use super::filter::{FILTER, TYPES};
 use super::how::{HOW, How};
+use super::never::may_be;
 use super::reader::{Reader, Section};
 use super::yaml::Node;
 use crate::model::{Entry, Labels, Patterns, label_variable};
@@ -80,7 +81,7 @@ impl Reader<'_> {
             }
         }
         self.check_labels(section, &filter.labels);
-        self.check_ends(section, &filter.types, existing);
+        self.check_matches(section, &filter, existing);
         let lasting = self.lasting(section, &filter.types);
         if !section.has("command") && !section.has("log") {
             let mistake = Mistake::new(
@@ -169,22 +170,6 @@ impl Reader<'_> {
         }
     }
 
-    /// What asks for the end of a container, where none can come.
-    fn check_ends(&mut self, section: &Section, types: &Patterns, existing: bool) {
-        for name in ["exit_code", "cause"] {
-            let Some((node, field)) = section.get(name) else {
-                continue;
-            };
-            if !may_be(types, "die") {
-                let warning = "only a `die` has one: nothing ever matches";
-                self.warn(node, &field, warning.to_owned());
-            } else if existing {
-                let warning = "a container that runs has none: `existing` has no effect";
-                self.warn(node, &field, warning.to_owned());
-            }
-        }
-    }
-
     /// What is about a command, where there is none.
     fn check_command(&mut self, section: &Section) {
         if section.has("command") || !section.has("log") {
@@ -196,16 +181,4 @@ impl Reader<'_> {
             }
         }
     }
-}
-
-/// Can an event of this word be of these types? Our own words, `engine/…`, are only named by what begins like them.
-fn may_be(types: &Patterns, word: &str) -> bool {
-    let is_own = word.starts_with("engine/");
-    let any = types
-        .any
-        .iter()
-        .filter(|pattern| !is_own || pattern.starts_with("engine/"));
-    let any: Vec<String> = any.cloned().collect();
-    let wanted = names(&any, word) || (types.any.is_empty() && !is_own);
-    wanted && !names(&types.none, word)
 }

@@ -19,6 +19,8 @@ pub struct Contents {
     pub entries: Vec<Arc<Entry>>,
     /// What is wrong where there is no cache.
     pub without_cache: Vec<ConfigError>,
+    /// Each `concurrency`, and where it stands.
+    pub concurrencies: Vec<(usize, String)>,
     /// What is wrong.
     pub mistakes: Vec<ConfigError>,
     /// What is probably not meant.
@@ -60,6 +62,17 @@ pub fn read(path: &Path, bytes: &[u8], machine: &Machine) -> Contents {
         }),
     }
     contents
+}
+
+/// Warnings for each `concurrency` that needs more workers than there are.
+pub fn crowded(concurrencies: &[(usize, String)], workers: usize) -> Vec<String> {
+    let too_high = concurrencies.iter().filter(|(number, _)| *number > workers);
+    let warning = |(_, place): &(usize, String)| {
+        format!(
+            "{place}: no more than {workers} run at once, all entries together; `--workers` says so"
+        )
+    };
+    too_high.map(warning).collect()
 }
 
 impl Reader<'_> {

@@ -126,10 +126,11 @@ impl Reader<'_> {
         let mut how = base.clone();
         let queueing = &mut how.queueing;
         let number = self.number(section, "concurrency", 1, super::MAX_WORKERS);
-        set(
-            &mut queueing.concurrency,
-            number.map(|number| number as usize),
-        );
+        if let (Some((node, field)), Some(number)) = (section.get("concurrency"), number) {
+            queueing.concurrency = number as usize;
+            let place = self.place(node, &field);
+            self.contents.concurrencies.push((number as usize, place));
+        }
         set(
             &mut queueing.on_busy,
             self.choice(section, "on_busy", ON_BUSY),

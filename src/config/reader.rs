@@ -267,11 +267,15 @@ impl Reader<'_> {
     /// Notes a warning.
     pub fn warn(&mut self, node: &Node, field: &str, warning: String) {
         if self.contents.warnings.len() < MAX_MISTAKES {
-            let origin = Origin::File(self.path.to_owned(), yaml::place_of(self.text, node));
-            self.contents
-                .warnings
-                .push(format!("{origin}: {field}: {warning}"));
+            let place = self.place(node, field);
+            self.contents.warnings.push(format!("{place}: {warning}"));
         }
+    }
+
+    /// Where a field stands, for a message.
+    pub fn place(&self, node: &Node, field: &str) -> String {
+        let origin = Origin::File(self.path.to_owned(), yaml::place_of(self.text, node));
+        format!("{origin}: {field}")
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use super::ConfigError;
+use super::Refused;
 use super::build::{Built, build_on};
 use super::machine::{Machine, host_name, read_file};
 use crate::args::Typed;
@@ -36,8 +36,8 @@ impl Source {
     /// The configuration as it is now.
     ///
     /// # Errors
-    /// All mistakes.
-    pub fn read(&self) -> Result<Built, Vec<ConfigError>> {
+    /// All mistakes, and the warnings.
+    pub fn read(&self) -> Result<Built, Refused> {
         let variables = |name: &str| std::env::var_os(name);
         let files = |path: &Path| self.content(path);
         let machine = Machine::this(self.host_name.clone(), &variables, &files);

@@ -58,6 +58,8 @@ impl fmt::Display for Value {
             Value::Whole(number) => write!(f, "the number {number}"),
             Value::Number(number) => write!(f, "the number {number}"),
             Value::Text(text) => write!(f, "the text `{}`", super::cut(text)),
+            Value::List(items) if items.is_empty() => f.write_str("an empty list"),
+            Value::Map(pairs) if pairs.is_empty() => f.write_str("an empty map"),
             Value::List(_) => f.write_str("a list"),
             Value::Map(_) => f.write_str("a map"),
             Value::Tagged(tag) => write!(f, "the tag `!{}`", super::cut(tag)),

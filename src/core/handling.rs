@@ -231,7 +231,10 @@ impl Core {
                 ("name".into(), (&**name).into()),
                 ("reason".into(), reason.into()),
             ],
-            time_ns: engine.hello().map_or(0, |_| engine.clock_ns(now)),
+            time_ns: match engine.hello() {
+                Some(_) => engine.clock_ns(now),
+                None => self.settings.clock_ns + now.as_nanos() as i64,
+            },
             scope: Scope::MadeUp,
         };
         self.event(now, index, Arc::new(event), false, 0, effects);

@@ -86,6 +86,8 @@ pub struct Settings {
     pub version: &'static str,
     /// For jitter.
     pub seed: u64,
+    /// This machine's clock at the time 0, in ns since 1970: for events of an engine that has never told its own.
+    pub clock_ns: i64,
 }
 
 /// What the machine has to know of the cache.

@@ -23,8 +23,13 @@ impl Core {
             let dropped = entries + engines;
             effects.push(Effect::Log(Level::Info, summary(&changes)));
             if dropped > 0 {
-                let text =
-                    format!("{dropped} jobs that waited for what left the file are not started");
+                let (jobs, are) = match dropped {
+                    1 => ("job", "is"),
+                    _ => ("jobs", "are"),
+                };
+                let text = format!(
+                    "{dropped} {jobs} that waited for what left the file {are} not started"
+                );
                 effects.push(Effect::Log(Level::Warn, text));
             }
         }

@@ -215,13 +215,19 @@ impl Core {
             ));
         }
         if !crashed && (!told || !site.engine.is_started()) {
-            effects.push(Effect::Log(
-                Level::Error,
-                format!(
-                    "host `{}` is not written: {holder}; give each agent an --id of its own, or stop the other one",
-                    site.name
+            // Two managers with one file are as they should be.
+            let (level, remedy) = match (&holder, &self.settings.entries) {
+                (Holder::Agent(_), Some(_)) => (
+                    Level::Warn,
+                    "this one stands by and takes over when that one is gone; if that one watches another engine, give each agent an --id of its own",
                 ),
-            ));
+                _ => (
+                    Level::Error,
+                    "give each agent an --id of its own, or stop the other one",
+                ),
+            };
+            let text = format!("host `{}` is not written: {holder}; {remedy}", site.name);
+            effects.push(Effect::Log(level, text));
         }
         link.hold(now, index, holder);
         drop(link.strip(index));

@@ -233,9 +233,18 @@ fn a_bad_file_prints_all_its_mistakes_and_starts_nothing() {
     let file = file.to_string_lossy().into_owned();
     for first in [vec![], vec!["run"], vec!["check"]] {
         let mut command = Agent::command();
-        command.args(first).arg(&file).arg(doors.cache());
+        command.args(&first).arg(&file).arg(doors.cache());
         let called = end(&mut command);
-        assert_eq!((called.code, &*called.out), (Some(2), ""), "{called:?}");
+        assert_eq!(called.code, Some(2), "{called:?}");
+        // A warning is told beside them, where each verb tells its own.
+        let warning =
+            format!("{file}:8:14: entry #2, timeout: without a `command` it has no effect\n");
+        let (out, err) = match first[..] {
+            ["check"] => (warning, String::new()),
+            _ => (String::new(), format!("warning: {warning}")),
+        };
+        assert_eq!(called.out, out);
+        assert!(called.err.starts_with(&err), "{}", called.err);
         for text in [
             format!("{file}:3:8: cluster.bar: "),
             format!("{file}:5:5: entry #1: it neither runs nor logs anything"),
@@ -250,7 +259,8 @@ fn a_bad_file_prints_all_its_mistakes_and_starts_nothing() {
                 called.err
             );
         }
-        assert_eq!(called.err.lines().count(), 4, "{}", called.err);
+        let mistakes = called.err.lines().filter(|line| line.starts_with(&file));
+        assert_eq!(mistakes.count(), 4, "{}", called.err);
     }
     doors.nobody_knocked();
     assert!(!doors.folder.join("ran").exists());
@@ -296,6 +306,18 @@ fn check_says_what_a_good_file_has_and_starts_nothing() {
         lines[0]
     );
     assert_eq!(lines[1], format!("{file}: ok, 1 engine, 1 entry"));
+    // It is told beside mistakes, too.
+    let broken = doors
+        .folder
+        .write("broken.yml", &text.replace("command", "comand"));
+    let called = call(&["check".into(), broken.into_os_string()]);
+    assert_eq!(called.code, Some(2));
+    assert!(
+        called.err.contains("did you mean `command`?"),
+        "{}",
+        called.err
+    );
+    assert!(called.out.contains("did you mean `die`?"), "{}", called.out);
     doors.nobody_knocked();
     assert!(!doors.folder.join("ran").exists());
 }

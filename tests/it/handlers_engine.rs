@@ -127,9 +127,16 @@ fn an_engine_that_is_away_at_the_start_is_down_and_its_containers_are_told_of_wh
     let mut agent = desk.agent(
         &engine.url(),
         "none",
-        "  - {name: all, type: '*', existing: true, command: NOTE}\n  - {type: engine/*, command: NOTE}\n",
+        "  - {name: all, type: '*', existing: true, command: NOTE}\n  - {type: engine/*, command: NOTE}\n  - {type: engine/down, log: x, command: 'echo $EVENT_TIME; echo said'}\n",
     );
     assert_eq!(desk.wait_for("engine/down"), ["engine/down"]);
+    // It never told its clock, so the machine's own is told.
+    agent.wait_log("]| said", SOON);
+    let log = agent.log();
+    let time = log
+        .lines()
+        .find_map(|line| line.split_once("]| ")?.1.parse::<u64>().ok());
+    assert!(time > Some(1_700_000_000_000_000_000), "{log}");
     engine.come_up().unwrap();
     let lines = desk.wait_for("existing early");
     assert_eq!(lines, ["engine/down", "engine/up", "existing early"]);

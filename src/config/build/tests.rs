@@ -50,8 +50,8 @@ impl World<'_> {
         let mut words = self.line.split(' ').map(OsString::from);
         let program = words.next().unwrap().into_string().unwrap();
         let typed = args::parse(&program, words, &variables).map_err(|ended| ended.text)?;
-        build_on(&machine, typed).map_err(|errors| {
-            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        build_on(&machine, typed).map_err(|refused| {
+            let lines: Vec<String> = refused.mistakes.iter().map(ToString::to_string).collect();
             lines.join("\n")
         })
     }
@@ -319,6 +319,35 @@ fn once_needs_a_cache() {
 }
 
 #[test]
+fn who_wants_more_at_once_than_there_are_workers_is_warned() {
+    let files = &[(
+        "e.yml",
+        "defaults: {concurrency: 65}\nevents: [{type: die, command: x, concurrency: 64}, {type: die, command: x, concurrency: 3}]",
+    )];
+    let warnings = |line: &str| {
+        let world = World {
+            line,
+            files,
+            ..WORLD
+        };
+        world.build().unwrap().warnings
+    };
+    let warning = |place: &str, workers: u64| {
+        format!(
+            "e.yml:{place}, concurrency: no more than {workers} run at once, all entries together; `--workers` says so"
+        )
+    };
+    let defaults = warning("1:25: defaults", 64);
+    assert_eq!(warnings("docker-cache e.yml"), [defaults]);
+    let few = warnings("docker-cache e.yml -workers=8");
+    assert_eq!(
+        few,
+        [warning("1:25: defaults", 8), warning("2:47: entry #1", 8)]
+    );
+    assert_eq!(warnings("docker-cache e.yml -workers=65"), [""; 0]);
+}
+
+#[test]
 fn another_user_needs_root() {
     let files = &[
         ("e.yml", "events: [{type: die, command: x, user: backup}]"),
@@ -452,9 +481,9 @@ fn a_variable_that_is_not_utf_8_is_named() {
         |name: &str| (name == "DOCKER_CACHE_ID").then(|| OsString::from_vec(vec![b'a', 0xff]));
     let files = |_: &Path| Err(io::ErrorKind::NotFound.into());
     let machine = Machine::this("h".to_owned(), &variables, &files);
-    let errors = build_on(&machine, Typed::default()).unwrap_err();
+    let refused = build_on(&machine, Typed::default()).unwrap_err();
     assert_eq!(
-        errors[0].to_string(),
+        refused.mistakes[0].to_string(),
         "DOCKER_CACHE_ID: the value is not UTF-8; expected text"
     );
 }

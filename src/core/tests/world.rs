@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::docker::{Docker, Stream};
+use super::docker::{Docker, Stream, T0};
 use super::store::{Fate, Store};
 use crate::core::engine::Counters;
 use crate::core::{
@@ -785,6 +785,7 @@ pub fn settings(names: &[&str]) -> Settings {
         replay_max_age: Time::from_secs(300),
         boot: "boot".into(),
         version: "test",
+        clock_ns: T0,
         seed: 7,
     }
 }
