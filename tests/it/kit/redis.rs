@@ -195,14 +195,12 @@ impl Redis {
             .args(&self.options);
         let mut process = Process::start(&mut command);
         let mut ready = false;
-        wait_until(
-            Duration::from_secs(10),
-            "redis-server is ready or ended",
-            || {
-                ready = process.log().contains("eady to accept connections");
-                ready || process.exited().is_some()
-            },
-        );
+        // One that has much to load takes its time.
+        let soon = Duration::from_secs(60);
+        wait_until(soon, "redis-server is ready or ended", || {
+            ready = process.log().contains("eady to accept connections");
+            ready || process.exited().is_some()
+        });
         if ready {
             self.process = Some(process);
         }
