@@ -4,12 +4,16 @@
 //! (moby `daemon/events`: 100 ms an event, then it drops it). Each stream is bounded, so that one that died without a word is noticed; the next one
 //! is opened a moment before, by the thread `next:<engine>`, which also asks the engine who it is: that may take seconds. A reader ends when the
 //! orders' sender is dropped and its [`Socket`]s are shut.
+//!
+//! A renewal is as well what shows that the engine dropped events, as long as it remembers them: its last 256. So where it tells many, the stream is
+//! renewed before its time.
 
+use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use crate::core::backoff::Random;
 use crate::core::{Generation, Input, Since, StreamEnd};
@@ -29,6 +33,21 @@ const OVERLAP: Duration = Duration::from_millis(100);
 
 /// How much longer than it was to last a stream may live: the engine ends it itself, if it lives.
 const OVERTIME: Duration = Duration::from_secs(2);
+
+/// After so many events a stream is renewed before its time: the engine remembers 256 of them (moby `eventsLimit`), and tells more while we ask.
+const MANY: u32 = 192;
+
+/// How long after such a renewal the next one may follow: it costs the engine four requests and us its memory, read once more.
+const CHECK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long after one that did not succeed.
+const CHECK_LATER: Duration = Duration::from_secs(10);
+
+/// How often is looked whether the next stream is open then. It is not read yet, and where events come fast they wait there.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// How long a stream may take to tell what the next one has from its beginning.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// How long after its end the next one may come. What is told in between is told late; what is told much later would look as if it had been lost.
 const HOLE: Duration = Duration::from_millis(500);
@@ -79,44 +98,89 @@ impl Reader {
             end: StreamEnd::Failed("the reader panicked".to_owned()),
             door: self.door.clone(),
         };
-        report.end = match self.stream(order) {
-            Ok(end) => end,
-            Err(text) => StreamEnd::Failed(text),
-        };
+        let Err(end) = self.stream(order);
+        report.end = end;
         ControlFlow::Continue(())
     }
 
     /// Follows the engine until it is lost: one stream after the other.
-    fn stream(&mut self, order: Order) -> Result<StreamEnd, String> {
+    fn stream(&mut self, order: Order) -> Result<Infallible, StreamEnd> {
         let mut since = order.since;
         let span = self.span();
         let greeting = greet(&self.address, &self.sockets[0])?;
         let mut stream = greeting.open(since, span)?;
         since = since.opened(stream.hello.clock_ns);
+        let mut check_at = Instant::now();
         loop {
             self.door.put(Input::Connected {
                 engine: self.engine,
                 generation: order.generation,
                 hello: Box::new(stream.hello.clone()),
             });
-            let due = stream.ends - GREET;
-            if self.drain(&mut stream, order.generation, &mut since, due)? {
-                return Ok(StreamEnd::Closed);
-            }
-            let next = self.prepare();
-            let due = stream.ends - OVERLAP;
-            // A process that was frozen meanwhile finds the stream at its end.
-            if self.drain(&mut stream, order.generation, &mut since, due)? && Instant::now() < due {
-                return Ok(StreamEnd::Closed);
-            }
-            let latest = next.open(since, stream.ends) + stream.slack + OVERTIME;
-            if !self.drain(&mut stream, order.generation, &mut since, latest)? {
-                return Ok(StreamEnd::Silent);
-            }
-            stream = next.opened()?;
-            stream.hello.clock_ns += stream.opened.elapsed().as_nanos() as i64;
+            let mut reading = Reading {
+                stream,
+                generation: order.generation,
+                since: &mut since,
+            };
+            let mut next = loop {
+                let due = reading.stream.ends - GREET;
+                match self.drain(&mut reading, due, Some(check_at))? {
+                    Pause::Ended => return Err(StreamEnd::Closed),
+                    Pause::Due => break self.renew(&mut reading)?,
+                    Pause::Many => {}
+                }
+                let next = self.renew_early(&mut reading)?;
+                let wait = next.as_ref().map_or(CHECK_LATER, |_| CHECK_AGAIN);
+                check_at = Instant::now() + wait;
+                if let Some(next) = next {
+                    break next;
+                }
+            };
+            next.hello.clock_ns += next.opened.elapsed().as_nanos() as i64;
+            stream = next;
             self.sockets.swap(0, 1);
         }
+    }
+
+    /// Has the next stream opened, and reads this one to its end.
+    fn renew(&mut self, reading: &mut Reading<'_>) -> Result<Stream, StreamEnd> {
+        let next = self.prepare();
+        let due = reading.stream.ends - OVERLAP;
+        // A process that was frozen meanwhile finds the stream at its end.
+        if self.drain(reading, due, None)? == Pause::Ended && Instant::now() < due {
+            return Err(StreamEnd::Closed);
+        }
+        next.open(*reading.since);
+        let latest = reading.stream.ends.max(Instant::now()) + reading.stream.slack + OVERTIME;
+        if self.drain(reading, latest, None)? == Pause::Due {
+            return Err(StreamEnd::Silent);
+        }
+        Ok(next.opened()?)
+    }
+
+    /// Has the next stream opened while this one has long to live, and reads this one until it has told what the next one does not. `None`: the next
+    /// one was not opened; then this one goes on.
+    fn renew_early(&mut self, reading: &mut Reading<'_>) -> Result<Option<Stream>, StreamEnd> {
+        let next = self.prepare();
+        next.open(*reading.since);
+        let opened = loop {
+            if self.drain(reading, Instant::now() + GLANCE, None)? == Pause::Ended {
+                return Err(StreamEnd::Closed);
+            }
+            match next.answers.try_recv() {
+                Ok(Ok(opened)) => break opened,
+                Err(TryRecvError::Empty) => {}
+                Ok(Err(_)) | Err(TryRecvError::Disconnected) => return Ok(None),
+            }
+        };
+        while reading.stream.told_ns < opened.opened_ns && opened.opened.elapsed() < CATCH_UP {
+            let told = reading.stream.told;
+            let pause = self.drain(reading, Instant::now() + GLANCE, None)?;
+            if pause == Pause::Ended || told == reading.stream.told {
+                break;
+            }
+        }
+        Ok(Some(opened))
     }
 
     /// How long a stream is to last.
@@ -145,33 +209,62 @@ impl Reader {
         }
     }
 
-    /// Passes on what a stream tells, until `by`. `true`: the engine ended it.
+    /// Passes on what a stream tells until `by`, or until it told many events, but not before `check_at`.
     fn drain(
         &self,
-        stream: &mut Stream,
-        generation: Generation,
-        since: &mut Since,
+        reading: &mut Reading<'_>,
         by: Instant,
-    ) -> Result<bool, String> {
+        check_at: Option<Instant>,
+    ) -> Result<Pause, String> {
+        let stream = &mut reading.stream;
         loop {
-            match stream.events.next(by) {
+            let check_at = check_at.filter(|_| stream.fresh >= MANY);
+            if check_at.is_some_and(|at| at <= Instant::now()) {
+                return Ok(Pause::Many);
+            }
+            match stream.events.next(check_at.map_or(by, |at| at.min(by))) {
                 Ok(Some(event)) => {
                     threads::rehearse();
-                    since.told(event.time_ns);
-                    self.door.event(self.engine, generation, event);
+                    reading.since.told(event.time_ns);
+                    stream.note(event.time_ns);
+                    self.door.event(self.engine, reading.generation, event);
                 }
-                Ok(None) => return Ok(true),
+                Ok(None) => return Ok(Pause::Ended),
                 Err(error) if error.kind == DockerErrorKind::BadLine => {
                     stream.bad_lines += 1;
                     if stream.bad_lines <= BAD_LINES {
                         log::warn!("{error}");
                     }
                 }
-                Err(error) if error.kind == DockerErrorKind::Timeout => return Ok(false),
+                Err(error) if error.kind == DockerErrorKind::Timeout => {
+                    if by <= Instant::now() {
+                        return Ok(Pause::Due);
+                    }
+                }
                 Err(error) => return Err(error.text),
             }
         }
     }
+}
+
+/// What is being read.
+struct Reading<'a> {
+    stream: Stream,
+    /// The connection's number.
+    generation: Generation,
+    /// Where the next stream is to begin.
+    since: &'a mut Since,
+}
+
+/// Why a stream is not read on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// The engine ended it.
+    Ended,
+    /// The time has come.
+    Due,
+    /// It told about as many events as the engine remembers.
+    Many,
 }
 
 /// Connects, and asks the engine who it is.
@@ -214,10 +307,14 @@ impl Greeting {
             .map_err(|error| error.text)?;
         Ok(Stream {
             events,
+            opened_ns: hello.clock_ns + self.took.as_nanos() as i64,
             hello,
             opened,
             ends: opened + span,
             slack: self.took,
+            told: 0,
+            told_ns: 0,
+            fresh: 0,
             bad_lines: 0,
         })
     }
@@ -232,11 +329,10 @@ struct Next {
 }
 
 impl Next {
-    /// It is time to open it; `ends`: when the one that is open is to end. Not before the later of that and now may it be over.
-    fn open(&self, since: Since, ends: Instant) -> Instant {
+    /// It is time to open it.
+    fn open(&self, since: Since) {
         // Where nobody takes it the answer says why.
         let _ = self.order.try_send(since);
-        ends.max(Instant::now())
     }
 
     /// The stream, now that the other one is over.
@@ -261,12 +357,28 @@ struct Stream {
     hello: Hello,
     /// When it was asked for.
     opened: Instant,
+    /// That by the engine's clock, or somewhat later.
+    opened_ns: i64,
     /// When the engine is to end it.
     ends: Instant,
     /// How much later it may be by its clock.
     slack: Duration,
+    /// Events that it told.
+    told: u64,
+    /// The stamp of the last one.
+    told_ns: i64,
+    /// Those that happened since it was opened: the engine remembers so many fewer of those before.
+    fresh: u32,
     /// Lines that made no sense.
     bad_lines: u32,
+}
+
+impl Stream {
+    fn note(&mut self, time_ns: i64) {
+        self.told += 1;
+        self.told_ns = time_ns;
+        self.fresh += u32::from(time_ns > self.opened_ns);
+    }
 }
 
 /// Tells the core how a connection ended, even when it ended by a panic.

@@ -116,6 +116,12 @@ pub enum StreamEnd {
     Failed(String),
 }
 
+impl From<String> for StreamEnd {
+    fn from(why: String) -> Self {
+        StreamEnd::Failed(why)
+    }
+}
+
 /// Why a list was not answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unlisted {

@@ -22,7 +22,7 @@ impl Engine {
         }
         let renewal = self.is_live();
         if renewal {
-            self.continuity.ended(self.clock_ns(now));
+            self.continuity.ended(hello.clock_ns);
         } else {
             self.link = Link::Live { since: now };
         }
