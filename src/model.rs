@@ -296,6 +296,12 @@ pub struct Summary {
     pub image: Arc<str>,
     /// Running, paused or restarting: the container stands in Docker's default list.
     pub running: bool,
+    /// `State.Paused`.
+    pub paused: bool,
+    /// `State.Health.Status`; empty where nothing is checked.
+    pub health: Arc<str>,
+    /// `NetworkSettings.Networks`: names and ids.
+    pub networks: Arc<[(Box<str>, Box<str>)]>,
     /// `State.StartedAt` as Docker wrote it; tells one run from the next.
     pub started_at: Arc<str>,
     /// The same in ns since 1970, where it is a time.

@@ -154,6 +154,9 @@ struct Facts {
     started_at: String,
     exit_code: i64,
     runs: bool,
+    paused: bool,
+    health: String,
+    networks: Vec<(Box<str>, Box<str>)>,
     stop_signal: Option<u8>,
     labels: Vec<(Box<str>, Box<str>)>,
 }
@@ -168,7 +171,16 @@ impl Facts {
             ("State", "StartedAt") => self.started_at = text_of(raw),
             ("State", "ExitCode") => self.exit_code = raw.parse().unwrap_or(0),
             // Podman's paused containers are not `Running`; Docker's are both.
-            ("State", "Running" | "Paused" | "Restarting") => self.runs |= raw == "true",
+            ("State", "Running" | "Paused" | "Restarting") => {
+                self.runs |= raw == "true";
+                self.paused |= key == "Paused" && raw == "true";
+            }
+            ("State", "Health") => self.health = member(raw, "Status"),
+            ("NetworkSettings", "Networks") => {
+                let networks = members(raw).unwrap_or_default().into_iter();
+                let named = |(name, raw)| (unquoted(name).into(), member(raw, "NetworkID").into());
+                self.networks = networks.map(named).collect();
+            }
             _ => {}
         }
     }
@@ -188,6 +200,9 @@ impl Facts {
             name: Arc::from(name),
             image: self.image.into(),
             running: self.runs,
+            paused: self.paused,
+            health: self.health.into(),
+            networks: self.networks.into(),
             started_ns: time::rfc3339_ns(&self.started_at),
             started_at: self.started_at.into(),
             exit_code: self.exit_code,
@@ -224,6 +239,14 @@ fn without_log(raw: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     }
     kept.push('}');
     Ok(Cow::Owned(kept))
+}
+
+/// The text of an object's member; empty where there is none.
+fn member(raw: &str, name: &str) -> String {
+    let members = members(raw).unwrap_or_default().into_iter();
+    let mut named = members.filter(|(key, _)| unquoted(key) == name);
+    let found = named.next().filter(|(_, raw)| *raw != "null");
+    found.map_or_else(String::new, |(_, raw)| text_of(raw))
 }
 
 /// The first address in `NetworkSettings.Networks`. What is not of the usual form has none.
@@ -372,6 +395,9 @@ mod tests {
             name: "web-1".into(),
             image: "web:1".into(),
             running: true,
+            paused: false,
+            health: "healthy".into(),
+            networks: [("bridge".into(), "".into())].into(),
             started_at: "2026-11-22T13:03:02.893254447Z".into(),
             started_ns: Some(1_795_352_582_893_254_447),
             exit_code: 0,

@@ -6,7 +6,7 @@ use super::{Engine, Outcome, Told};
 use crate::core::Time;
 use crate::core::continuity::{Gap, Verdict};
 use crate::core::message::Generation;
-use crate::model::{ContainerId, Event};
+use crate::model::Event;
 
 impl Engine {
     /// The stream told an event.
@@ -31,7 +31,7 @@ impl Engine {
         }
         self.counters.events += 1;
         self.last_event_ns = event.time_ns;
-        let container = event.container().map(ContainerId::from);
+        let container = self.about(&event);
         let noise = event.is_noise();
         let mut revision = 0;
         if let Some(id) = container.filter(|id| !noise && !id.as_str().is_empty()) {
@@ -44,6 +44,7 @@ impl Engine {
                 _ => None,
             };
             let container = self.container(&id);
+            container.witness.heard(&event, revision);
             if let Some(told) = told {
                 container.told = told;
                 container.told_at = revision;

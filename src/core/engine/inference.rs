@@ -4,33 +4,33 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::witness::Change;
 use super::{Engine, Look, Outcome, SETTLE, Told};
 use crate::core::Time;
-use crate::model::{ContainerId, EXISTING, Event, Scope, Summary};
+use crate::model::{ContainerId, EXISTING, Event, Summary};
 
 /// How many of the last inferred events are remembered: as many as the engine remembers itself.
 const MEMORY: usize = 256;
 
 /// The last events that were inferred, should they come after all: a stream may be late, and a renewal shows what the last one left out.
 #[derive(Default, Debug)]
-pub(super) struct Inferred(VecDeque<(ContainerId, &'static str, i64)>);
+pub(super) struct Inferred(VecDeque<(ContainerId, Box<str>, i64)>);
 
 impl Inferred {
     /// This was inferred, when the engine's clock stood so.
-    fn keep(&mut self, id: &ContainerId, action: &'static str, clock_ns: i64) {
+    fn keep(&mut self, id: &ContainerId, word: &str, clock_ns: i64) {
         if self.0.len() == MEMORY {
             self.0.pop_front();
         }
-        self.0.push_back((id.clone(), action, clock_ns));
+        self.0.push_back((id.clone(), word.into(), clock_ns));
     }
 
     /// Is this event one of them? It comes but once.
     pub(super) fn take(&mut self, event: &Event) -> bool {
-        let place = self.0.iter().position(|(id, action, clock_ns)| {
-            *event.id == *id.as_str()
-                && *event.kind == *"container"
-                && *action == event.verb()
+        let place = self.0.iter().position(|(id, word, clock_ns)| {
+            event.container() == Some(id.as_str())
                 && event.time_ns <= *clock_ns
+                && **word == event.word()
         });
         place.and_then(|place| self.0.remove(place)).is_some()
     }
@@ -48,6 +48,7 @@ impl Engine {
     /// The moment is over in which the event might still have come.
     pub(super) fn infer(&mut self, now: Time, at: Time, id: ContainerId, out: &mut Vec<Outcome>) {
         let clock_ns = self.clock_ns(now);
+        let told = self.told_by().is_some_and(|by| by <= now);
         let Some(container) = self.containers.get_mut(&id) else {
             return;
         };
@@ -74,7 +75,13 @@ impl Engine {
         let existing =
             std::mem::take(&mut container.existing) && facts.running && actions.is_empty();
         let excused = self.heals.is_some() || now <= self.excused_until;
-        if !actions.is_empty() && !excused {
+        let changes = match told {
+            true => container.witness.lost(&facts),
+            false => Vec::new(),
+        };
+        let waits = container.witness.waits();
+        let lost = !actions.is_empty() || !changes.is_empty();
+        if lost && !excused {
             self.counters.drift += 1;
             self.gap(now, "a resync found what no event had told", out);
         }
@@ -91,33 +98,36 @@ impl Engine {
                 revision: 0,
             });
         }
-        for action in actions {
-            self.inferred.keep(&id, action, clock_ns);
+        let ends = actions.iter();
+        let ends = ends.map(|action| made_up(&id, action, &facts, gone, clock_ns));
+        let changes = changes.into_iter();
+        let changes = changes.map(|change| change.event(&id, &facts, clock_ns));
+        for event in ends.chain(changes) {
+            self.inferred.keep(&id, &event.word(), clock_ns);
             out.push(Outcome::Event {
-                event: Arc::new(made_up(&id, action, &facts, gone, clock_ns)),
+                event: Arc::new(event),
                 inferred: true,
                 revision: 0,
             });
+        }
+        if waits {
+            self.suspect(now, &id);
         }
         self.tidy(&id);
     }
 }
 
-fn made_up(id: &ContainerId, action: &str, facts: &Summary, gone: bool, time_ns: i64) -> Event {
-    let mut attributes = vec![
-        ("image".into(), (&*facts.image).into()),
-        ("name".into(), (&*facts.name).into()),
-    ];
+fn made_up(
+    id: &ContainerId,
+    action: &'static str,
+    facts: &Summary,
+    gone: bool,
+    time_ns: i64,
+) -> Event {
+    let mut own = Vec::new();
     // Of one that is gone, the last facts may be from before its end.
     if action == "die" && !facts.running && (!gone || facts.exit_code != 0) {
-        attributes.push(("exitCode".into(), facts.exit_code.to_string().into()));
+        own.push(("exitCode", facts.exit_code.to_string()));
     }
-    Event {
-        kind: "container".into(),
-        action: action.into(),
-        id: id.as_str().into(),
-        attributes,
-        time_ns,
-        scope: Scope::MadeUp,
-    }
+    Change::new(action, own).event(id, facts, time_ns)
 }

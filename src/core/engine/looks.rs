@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{ASK, ASK_AGAIN, Container, Engine, Look, Outcome, Room, Round, Stage, Told};
+use super::{ASK, ASK_AGAIN, Container, Engine, Look, Outcome, Room, Round, Stage, Told, Witness};
 use crate::core::Time;
 use crate::core::message::{Effect, Generation, Inspected, Level};
 use crate::model::{ContainerId, Document};
@@ -79,6 +79,7 @@ impl Engine {
                 old,
                 existing,
                 suspect: None,
+                witness: Witness::default(),
             })
     }
 
@@ -241,6 +242,9 @@ impl Engine {
         let container = self.container(id);
         container.gone = false;
         container.member = member.unwrap_or(container.member);
+        let changed = container
+            .witness
+            .looked(asked, container.facts.as_ref(), &facts);
         container.facts = Some(facts);
         let running = document.summary.running;
         let started = &document.summary.started_at;
@@ -261,7 +265,7 @@ impl Engine {
         container.old = false;
         // One that does not run will be told of by its start.
         container.existing &= running;
-        let strange = strange || container.existing;
+        let strange = strange || container.existing || changed;
         let report = container.member && (running || all);
         if strange {
             self.suspect(now, id);

@@ -10,6 +10,7 @@ mod events;
 mod inference;
 mod looks;
 mod rounds;
+mod witness;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::store::FoundRun;
 
 use documents::{Last, Remembered};
 use inference::Inferred;
+use witness::Witness;
 
 /// The most containers in one ask: small enough that a resync never stands long before an event's container.
 const ASK: usize = 32;
@@ -186,6 +188,7 @@ struct Container {
     existing: bool,
     /// Its state and what was told of it differ, and until when an event may yet explain it.
     suspect: Option<Time>,
+    witness: Witness,
 }
 
 #[derive(Debug)]

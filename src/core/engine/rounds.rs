@@ -157,7 +157,7 @@ impl Engine {
                 self.baseline = false;
                 if self.heals.is_some_and(|heals| heals <= round.number) {
                     self.heals = None;
-                    self.excused_until = now + SETTLE;
+                    self.excused_until = now + 2 * SETTLE;
                 }
                 out.push(Outcome::Looked);
             }

@@ -19,6 +19,7 @@ pub struct Container {
     pub name: String,
     pub image: String,
     pub running: bool,
+    pub paused: bool,
     /// Counts its runs.
     pub run: u32,
     /// Counts whatever else changes its document.
@@ -183,6 +184,7 @@ impl Docker {
             name: name.to_owned(),
             image: image.to_owned(),
             running: false,
+            paused: false,
             run: 0,
             version: 0,
             exit_code: 0,
@@ -197,6 +199,7 @@ impl Docker {
     pub fn start(&mut self, now: Time, id: &str, told: Told) {
         if let Some(container) = self.containers.get_mut(id) {
             container.running = true;
+            container.paused = false;
             container.run += 1;
             self.emit(now, "container", "start", id, told);
         }
@@ -226,6 +229,11 @@ impl Docker {
     pub fn change(&mut self, now: Time, id: &str, action: &str, told: Told) {
         if let Some(container) = self.containers.get_mut(id) {
             container.version += 1;
+            container.paused = match action {
+                "pause" => true,
+                "unpause" => false,
+                _ => container.paused,
+            };
             self.emit(now, "container", action, id, told);
         }
     }
@@ -270,6 +278,7 @@ pub fn document(id: &str, container: &Container) -> Document {
             name: container.name.as_str().into(),
             image: container.image.as_str().into(),
             running: container.running,
+            paused: container.paused,
             started_at: started_at.as_str().into(),
             started_ns: None,
             exit_code: container.exit_code,
