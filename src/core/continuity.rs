@@ -23,6 +23,9 @@ const REPLAY: Time = Time::from_secs(2);
 /// So much younger than the engine's clock, as far as we know it, an event may be: the engine may take its time to say how late it is.
 const SLACK_NS: i64 = 10 * 1_000_000_000;
 
+/// So old an event may be that has not arrived, or so much younger than what the engine says of its clock.
+const FLIGHT_NS: i64 = 1_000_000_000;
+
 /// What to do with an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -78,8 +81,12 @@ struct Replay {
     /// The engine's clock was set back while no agent listened: what it tells behind the event of this stamp, the last agent's last, is news.
     landmark_ns: Option<i64>,
     linked: bool,
-    /// Events of the replay so far, without those that just happen.
+    /// Events of the replay so far; those count that happened while the engine said how late it is.
     events: usize,
+    /// One of them is from before our time: nothing of our time is forgotten.
+    reaches_back: bool,
+    /// A replay before this one, which was cut short, did not reach back.
+    forgot: bool,
     /// A remembered event came by.
     inside: bool,
     /// Events that are new although they stand before one that was seen.
@@ -150,13 +157,16 @@ impl Continuity {
         // A stream may end before its replay was over; what that had to prove is left to this one.
         let unproven = self.replay.take().filter(|replay| !replay.linked);
         // moby replays nothing that is younger than the `until` it is asked for, as all is that it stamped before its clock was set back. What it
-        // told before its last 256 events it has forgotten.
+        // told before its last 256 events it has forgotten. A renewal need not prove that it remembers; where nobody listened, it must.
         let told_again = |(_, ns): &(u64, i64)| *ns <= clock_ns + SLACK_NS;
         let last = unproven.as_ref().and_then(|replay| replay.last);
-        let last = last.filter(told_again).or_else(|| {
-            let ring = self.order.iter().rev().take(RING).copied();
-            ring.into_iter().find(told_again)
+        let last = last.filter(|last| told_again(last) || !renewal);
+        let last = last.or_else(|| {
+            let ring = || self.order.iter().rev().take(RING).copied();
+            let newest = ring().next().filter(|_| !renewal);
+            ring().find(told_again).or(newest)
         });
+        let forgot = unproven.as_ref().is_some_and(Replay::forgot);
         let landmark_ns = unproven.and_then(|replay| replay.landmark_ns);
         let landmark_ns = landmark_ns.or(self.horizon_ns.filter(|_| began.is_none()));
         self.replay = Some(Replay {
@@ -167,6 +177,8 @@ impl Continuity {
             landmark_ns: landmark_ns.filter(|horizon| clock_ns < *horizon),
             linked: false,
             events: 0,
+            reaches_back: false,
+            forgot,
             inside: false,
             unseen: 0,
             told: false,
@@ -194,6 +206,10 @@ impl Continuity {
             _ if !seen && inferred() => (Verdict::Old, None),
             None => (Verdict::Live, None),
             Some(replay) => {
+                replay.events += usize::from(event.time_ns <= self.connected_ns + FLIGHT_NS);
+                let horizon_ns = self.horizon_ns.unwrap_or(0);
+                // Where the last agent stopped may be just before an event.
+                replay.reaches_back |= event.time_ns <= horizon_ns + 1;
                 let moment = Moment {
                     seen,
                     ours: known == Some(true),
@@ -204,14 +220,14 @@ impl Continuity {
                     live: event.time_ns > self.connected_ns
                         && (replay.landmark_ns.is_none()
                             || event.time_ns <= self.connected_ns + REPLAY.as_nanos() as i64),
-                    from_before: event.time_ns <= self.horizon_ns.unwrap_or(0)
+                    from_before: event.time_ns <= horizon_ns
                         && replay
                             .away_ns
                             .is_none_or(|(from, to)| event.time_ns <= from || event.time_ns > to),
                     complete: self.order.len() < MEMORY,
                     lost_while_connected: self
                         .ended_ns
-                        .is_some_and(|ns| event.time_ns < ns - 1_000_000_000),
+                        .is_some_and(|ns| event.time_ns < ns - FLIGHT_NS),
                 };
                 replay.judge(&moment)
             }
@@ -230,11 +246,8 @@ impl Continuity {
     /// The replay must be over by now: was the stretch that was seen before in it?
     pub fn replay_over(&mut self) -> Option<Gap> {
         let replay = self.replay.take()?;
-        let unlinked = match replay.last {
-            Some(_) => !replay.linked,
-            None => replay.events >= RING,
-        };
-        (unlinked || replay.landmark_ns.is_some()).then_some(Gap::Unlinked)
+        let unlinked = replay.last.is_some() && !replay.linked;
+        (unlinked || replay.forgot() || replay.landmark_ns.is_some()).then_some(Gap::Unlinked)
     }
 
     /// A gap is being healed by a resync that asks the engine from now on: what turns up later of the time before is no news.
@@ -282,7 +295,6 @@ struct Moment {
 impl Replay {
     fn judge(&mut self, event: &Moment) -> (Verdict, Option<Gap>) {
         if event.seen {
-            self.events += 1;
             self.inside = true;
             self.linked |= event.last;
             self.news |= event.ours && !self.healed;
@@ -294,7 +306,6 @@ impl Replay {
             self.landmark_ns = None;
             self.news = true;
             if event.from_before {
-                self.events += 1;
                 return (Verdict::Old, None);
             }
         }
@@ -302,7 +313,6 @@ impl Replay {
             self.news = true;
             return (Verdict::Live, None);
         }
-        self.events += 1;
         if event.from_before && !self.news {
             return (Verdict::Old, None);
         }
@@ -317,6 +327,11 @@ impl Replay {
             self.unseen += 1;
         }
         (Verdict::Late, None)
+    }
+
+    /// There is no event to find again, and the engine may have told more than it remembers.
+    fn forgot(&self) -> bool {
+        self.forgot || (self.last.is_none() && self.events >= RING && !self.reaches_back)
     }
 
     fn dropped(&mut self, dropped: bool) -> Option<Gap> {
@@ -613,5 +628,49 @@ mod tests {
         judge(&mut stream, -3600);
         let dropped = judge(&mut stream, -3100);
         assert_eq!(dropped, (Verdict::Late, Some(Gap::Dropped)));
+    }
+
+    #[test]
+    fn a_busy_engine_that_forgot_where_the_last_agent_stopped_is_a_gap() {
+        let mut stream = Continuity::new(Some(T0));
+        let clock_ns = T0 + 60 * SECOND;
+        stream.connected(at(0), clock_ns, false);
+        // The engine goes on while it says how late it is: some of what it remembers is younger than that.
+        for n in 0..RING as i64 {
+            let event = Event {
+                time_ns: clock_ns + (n - 250) * SECOND / 1000,
+                ..event(n)
+            };
+            stream.judge(&event, || false);
+        }
+        // The stream is renewed before that is said.
+        stream.ended(clock_ns + SECOND);
+        stream.connected(at(1), clock_ns + SECOND, true);
+        let newest = Event {
+            time_ns: clock_ns + 5 * SECOND / 1000,
+            ..event(255)
+        };
+        assert_eq!(stream.judge(&newest, || false).0, Verdict::Seen);
+        assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+    }
+
+    #[test]
+    fn an_engine_that_remembers_where_the_last_agent_stopped_has_told_all() {
+        let mut stream = Continuity::new(Some(T0));
+        stream.connected(at(0), T0 + 900 * SECOND, false);
+        for n in 0..RING as i64 + 50 {
+            judge(&mut stream, n);
+        }
+        assert_eq!(stream.replay_over(), None);
+    }
+
+    #[test]
+    fn an_engine_that_comes_back_with_another_clock_and_shows_nothing_it_told_before_is_a_gap() {
+        let mut stream = begun();
+        judge(&mut stream, 5);
+        stream.ended(T0 + 10 * SECOND);
+        stream.connected(at(20), T0 - 3580 * SECOND, false);
+        assert_eq!(judge(&mut stream, -3585).0, Verdict::Late);
+        assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
     }
 }
