@@ -287,4 +287,7 @@ impl Tail {
     }
 }
 #[cfg(test)]
+pub(crate) use tests::job as test_job;
+
+#[cfg(test)]
 mod tests;

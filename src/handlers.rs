@@ -289,7 +289,6 @@ mod tests {
     use crossbeam_channel::{Receiver, bounded, unbounded};
 
     use super::*;
-    use crate::model::Entry;
 
     /// Longer than anything here takes on a loaded machine; a wait that reaches it is a failure.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -302,22 +301,7 @@ mod tests {
         Box::new(Job {
             id,
             run: format!("1a2b3c4d-{id}"),
-            entry: Arc::new(Entry {
-                name: "greet".into(),
-                command: Some(command.into()),
-                running: crate::model::Running {
-                    timeout: PATIENCE,
-                    grace: PATIENCE,
-                    ..crate::model::Running::default()
-                },
-                ..Entry::default()
-            }),
-            subject: "web-1".into(),
-            word: "die".into(),
-            engine: "foo".into(),
-            attempt: 1,
-            environment: Vec::new(),
-            input: Vec::new(),
+            ..command::test_job(command)
         })
     }
 
@@ -510,11 +494,11 @@ mod tests {
         assert_eq!(
             lines(&job, &run),
             [
-                "handler `greet`, run 1a2b3c4d-17 for die of web-1 on foo: exit status 3, after 1.234 s",
-                "greet[1a2b3c4d-17]| … (the last 4096 bytes follow)",
-                "greet[1a2b3c4d-17]| hello",
-                "greet[1a2b3c4d-17]|   w\u{fffd}rld",
-                "greet[1a2b3c4d-17]| last",
+                "handler `test`, run 1a2b3c4d-17 for die of web-1 on foo: exit status 3, after 1.234 s",
+                "test[1a2b3c4d-17]| … (the last 4096 bytes follow)",
+                "test[1a2b3c4d-17]| hello",
+                "test[1a2b3c4d-17]|   w\u{fffd}rld",
+                "test[1a2b3c4d-17]| last",
             ]
         );
         run.output.clear();
@@ -523,7 +507,7 @@ mod tests {
         job.attempt = 2;
         assert_eq!(
             named(&job),
-            "handler `greet`, run 1a2b3c4d-17 for die of web-1 on foo, attempt 2"
+            "handler `test`, run 1a2b3c4d-17 for die of web-1 on foo, attempt 2"
         );
     }
 }

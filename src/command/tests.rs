@@ -16,7 +16,8 @@ use crate::model::Entry;
 /// Longer than anything here takes on a loaded machine; a wait that reaches it is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn job(command: &str) -> Job {
+/// A command as an event of a container would start it.
+pub(crate) fn job(command: &str) -> Job {
     Job {
         id: 1,
         run: "boot-1".into(),

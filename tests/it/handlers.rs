@@ -16,6 +16,7 @@ use crate::kit::agent::Agent;
 use crate::kit::docker::Machine;
 use crate::kit::need::need;
 use crate::kit::oracle::Host;
+use crate::kit::process::lives;
 use crate::kit::proxy::{Proxy, Way};
 use crate::kit::redis::Redis;
 use crate::kit::stand::{SOON, Stand, runs};
@@ -577,12 +578,6 @@ fn events_of_one_container_reach_an_entry_in_order() {
         assert!(times.is_sorted(), "{lines:?}");
     }
     assert!(agent.stop(SOON).success());
-}
-
-fn lives(pid: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").map_or("Z", |(_, rest)| &rest[..1]);
-    state != "Z" && state != "X"
 }
 
 #[test]

@@ -11,16 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::engine::containers::Spec;
 use crate::kit::agent::Agent;
 use crate::kit::need::need;
+use crate::kit::process::lives;
 use crate::kit::redis::Redis;
 use crate::kit::stand::{SOON, Stand, runs};
 use crate::kit::wait_until;
-
-/// Does it run? A zombie does not.
-fn lives(pid: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").map_or("Z", |(_, rest)| &rest[..1]);
-    state != "Z" && state != "X"
-}
 
 #[test]
 fn a_run_has_one_name_in_the_log_in_redis_and_for_the_command() {

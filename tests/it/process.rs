@@ -14,6 +14,7 @@ use crate::kit::agent::Agent;
 use crate::kit::manager::Manager;
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
+use crate::kit::process::lives;
 use crate::kit::proxy::Proxy;
 use crate::kit::redis::Redis;
 use crate::kit::{TempDir, seconds, wait_until};
@@ -57,12 +58,6 @@ fn fast_enough(limit: Duration, mut once: impl FnMut() -> Duration) {
         }
     }
     panic!("it took {took:?}, never less than {limit:?}");
-}
-
-fn lives(pid: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    let state = stat.rsplit_once(") ").map_or("Z", |(_, rest)| &rest[..1]);
-    state != "Z" && state != "X"
 }
 
 #[test]

@@ -8,6 +8,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+/// Does the process of this id run? A zombie does not.
+pub fn lives(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map_or("Z", |(_, rest)| &rest[..1]);
+    state != "Z" && state != "X"
+}
+
 /// A running program.
 pub struct Process {
     /// How it was started, for messages.

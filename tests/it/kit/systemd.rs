@@ -36,7 +36,7 @@ exec env -i container=test PATH="$PATH" SYSTEMD_UNIT_PATH="$1" "$2" --system --u
 
 /// It ends with all that it started when it is dropped.
 pub struct Systemd {
-    _process: Process,
+    process: Process,
     folder: TempDir,
 }
 
@@ -51,7 +51,15 @@ pub fn is_here() -> bool {
 impl Systemd {
     /// Starts the agent by the unit that is installed, with these arguments. `fault` in its folder is what `DOCKER_CACHE_TEST_FAULT` names.
     pub fn start(args: &[String]) -> Systemd {
+        Systemd::start_beside(args, &[])
+    }
+
+    /// The same with files that the service sees in [`SEEN`].
+    pub fn start_beside(args: &[String], files: &[(&str, &str)]) -> Systemd {
         let folder = TempDir::new();
+        for (name, text) in files {
+            folder.write(name, text);
+        }
         let units = folder.join("units");
         let more = units.join("docker-cache.service.d");
         let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/docker-cache.service");
@@ -77,9 +85,36 @@ impl Systemd {
             .arg(units)
             .arg(PROGRAM);
         Systemd {
-            _process: Process::start(&mut command),
+            process: Process::start(&mut command),
             folder,
         }
+    }
+
+    /// Writes one of these files anew.
+    pub fn write(&self, name: &str, text: &str) {
+        self.folder.write(name, text);
+    }
+
+    /// `systemctl` with these words: how it ended and what it said.
+    pub fn ctl(&self, words: &[&str]) -> (bool, String) {
+        // systemd is the one child of what made its namespaces.
+        let unshare = self.process.pid();
+        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children"));
+        let first = children.unwrap_or_default();
+        let output = Command::new("nsenter")
+            .args(["-m", "-p", "-t", first.trim(), "systemctl"])
+            .args(words)
+            .output();
+        output.map_or_else(
+            |error| (false, error.to_string()),
+            |output| {
+                let said = [output.stdout, output.stderr].concat();
+                (
+                    output.status.success(),
+                    String::from_utf8_lossy(&said).into_owned(),
+                )
+            },
+        )
     }
 
     /// All that the service wrote.
