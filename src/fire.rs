@@ -194,9 +194,9 @@ impl Found {
 
     /// The container's full id.
     fn id(&self) -> &str {
-        let fields = self.document.iter().flat_map(|document| &document.fields);
-        let mut ids = fields.filter(|(name, _)| name == "id");
-        ids.next().map_or("", |(_, id)| id)
+        let document = self.document.as_ref();
+        let id = document.and_then(|document| document.fields.get("id"));
+        id.unwrap_or("")
     }
 }
 
@@ -373,7 +373,7 @@ mod tests {
                 ..Hello::default()
             },
             document: Some(Document {
-                fields: vec![("id".into(), "c1".into())],
+                fields: [("id", "c1")].into_iter().collect(),
                 summary: Summary {
                     name: "web-1".into(),
                     image: "i".into(),

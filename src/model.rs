@@ -3,6 +3,7 @@
 //! Nothing here does anything but hold and describe; every other module may know it.
 
 mod entry;
+mod fields;
 mod signal;
 
 use std::borrow::Borrow;
@@ -16,6 +17,7 @@ pub use entry::{
     Cause, Debounce, Entry, ExitCodes, Filter, Labels, OnBusy, Order, Patterns, Queueing, Running,
     User,
 };
+pub use fields::Fields;
 pub use signal::signal_number;
 
 /// An engine's place in the configuration. Everything that concerns one engine is keyed by it.
@@ -259,7 +261,7 @@ pub const DEFAULT_SECRETS: &str = "*PASSWORD*,*PASSWD*,*PASSPHRASE*,*SECRET*,*TO
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Document {
     /// The inspect flattened to two levels, `config_image` -> `ubuntu`; in the order of the answer, without `host`.
-    pub fields: Vec<(String, String)>,
+    pub fields: Fields,
     /// The inspect as compact JSON text; handlers keep it when the document is written and gone.
     pub json: Arc<str>,
     /// A digest of `json`: two documents with one digest are one document.
@@ -271,12 +273,8 @@ pub struct Document {
 impl Document {
     /// About how much memory the document takes, in bytes.
     pub fn size(&self) -> usize {
-        let fields: usize = self
-            .fields
-            .iter()
-            .map(|(name, value)| name.len() + value.len() + 2 * size_of::<String>())
-            .sum();
-        fields + self.json.len() + size_of::<Document>()
+        let ends = self.fields.len() * size_of::<(usize, usize)>();
+        self.fields.bytes() + ends + self.json.len() + size_of::<Document>()
     }
 }
 

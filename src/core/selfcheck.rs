@@ -91,15 +91,13 @@ impl Selfcheck {
 
 /// The names of the fields in which two documents differ.
 fn changed(old: &Document, new: &Document) -> String {
-    let fields = |document: &Document| -> HashMap<String, String> {
-        document.fields.iter().cloned().collect()
-    };
-    let (old, new) = (fields(old), fields(new));
+    let (old, new): (HashMap<_, _>, HashMap<_, _>) =
+        (old.fields.iter().collect(), new.fields.iter().collect());
     let mut names: Vec<&str> = old
         .keys()
         .chain(new.keys())
         .filter(|name| old.get(*name) != new.get(*name))
-        .map(String::as_str)
+        .copied()
         .collect();
     names.sort_unstable();
     names.dedup();
@@ -112,7 +110,9 @@ mod tests {
 
     fn document(memory: u64) -> Arc<Document> {
         Arc::new(Document {
-            fields: vec![("hostconfig_memory".into(), memory.to_string())],
+            fields: [("hostconfig_memory", memory.to_string().as_str())]
+                .into_iter()
+                .collect(),
             digest: memory,
             ..Document::default()
         })

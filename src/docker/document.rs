@@ -13,7 +13,7 @@ use super::mask::without_passwords;
 pub use super::mask::{MASK, Masker};
 use super::time;
 use super::wire::{WireError, place};
-use crate::model::{Document, Summary, digest, signal_number};
+use crate::model::{Document, Fields, Summary, digest, signal_number};
 
 /// Makes an inspect's answer into a document. The error tells where the fault is and quotes nothing, since secrets are not masked yet.
 pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
@@ -33,7 +33,7 @@ pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
     let mut build = Build {
         masker,
         json: String::with_capacity(text.len()),
-        fields: Vec::with_capacity(160),
+        fields: Fields::with_capacity(160, text.len()),
         summary: Facts::default(),
     };
     build
@@ -63,7 +63,7 @@ fn fault(cause: &str) -> WireError {
 struct Build<'m> {
     masker: &'m Masker,
     json: String,
-    fields: Vec<(String, String)>,
+    fields: Fields,
     summary: Facts,
 }
 
@@ -92,9 +92,13 @@ impl Build<'_> {
 
     /// The second level: one of the objects of the first, such as `Config`.
     fn section(&mut self, section: &str, text: &str) -> Result<(), serde_json::Error> {
-        let (mut address_at, mut networks) = (None, None);
+        let members = members(text)?;
+        let mut address = match section {
+            "NetworkSettings" => first_address(&members),
+            _ => None,
+        };
         self.json.push('{');
-        for (raw_key, raw) in members(text)? {
+        for (raw_key, raw) in members {
             let key = unquoted(raw_key);
             let compact = compact(raw);
             let value = match (section, &*key) {
@@ -111,37 +115,21 @@ impl Build<'_> {
             if (section, &*key) == ("Config", "Labels") {
                 self.summary.labels(&compact);
             }
-            match (section, &*key) {
-                ("NetworkSettings", "IPAddress") => address_at = Some(self.fields.len()),
-                ("NetworkSettings", "Networks") => networks = Some(raw),
-                _ => {}
-            }
             begin_member(&mut self.json, raw_key);
             self.json.push_str(&value);
+            if (section, &*key) == ("NetworkSettings", "IPAddress") && value != "null" {
+                let elsewhere = address.take().filter(|_| value == r#""""#);
+                let value = elsewhere.as_deref().unwrap_or(&value);
+                push_field(&mut self.fields, section, &key, value);
+                continue;
+            }
             push_field(&mut self.fields, section, &key, &value);
         }
         self.json.push('}');
-        if let Some(networks) = networks {
-            self.fill_address(address_at, networks);
+        if let Some(address) = address {
+            push_field(&mut self.fields, section, "IPAddress", &address);
         }
         Ok(())
-    }
-
-    /// Newer engines keep addresses under `Networks` alone; readers of the field have always found the first one there.
-    fn fill_address(&mut self, address_at: Option<usize>, networks: &str) {
-        let Some(address) = first_address(networks) else {
-            return;
-        };
-        // A `null` left no field behind, so the place may be another's.
-        const NAME: &str = "networksettings_ipaddress";
-        match address_at.and_then(|at| self.fields.get_mut(at)) {
-            Some((name, value)) if name == NAME => {
-                if value.is_empty() {
-                    *value = address;
-                }
-            }
-            _ => self.fields.push((NAME.to_owned(), address)),
-        }
     }
 }
 
@@ -249,8 +237,11 @@ fn member(raw: &str, name: &str) -> String {
     found.map_or_else(String::new, |(_, raw)| text_of(raw))
 }
 
-/// The first address in `NetworkSettings.Networks`. What is not of the usual form has none.
-fn first_address(networks: &str) -> Option<String> {
+/// The first address in `NetworkSettings.Networks`: newer engines keep addresses there alone, and readers have always found one in `IPAddress`.
+/// What is not of the usual form has none.
+fn first_address(settings: &[(&str, &str)]) -> Option<String> {
+    let mut settings = settings.iter().rev();
+    let (_, networks) = settings.find(|(key, _)| *key == "\"Networks\"")?;
     let networks = members(networks).ok()?;
     networks.into_iter().find_map(|(_, network)| {
         let network = members(network).ok()?;
@@ -262,35 +253,30 @@ fn first_address(networks: &str) -> Option<String> {
 }
 
 /// Adds a value's field: a scalar as plain text, anything else as JSON, nothing for `null`. Docker's own names are ASCII.
-fn push_field(fields: &mut Vec<(String, String)>, section: &str, key: &str, raw: &str) {
+fn push_field(fields: &mut Fields, section: &str, key: &str, raw: &str) {
     if raw == "null" {
         return;
     }
-    let mut name = String::with_capacity(section.len() + 1 + key.len());
-    if !section.is_empty() {
-        name.push_str(section);
-        name.push('_');
-    }
-    name.push_str(key);
-    name.make_ascii_lowercase();
-    fields.push((name, text_of(raw)));
+    let between = if section.is_empty() { "" } else { "_" };
+    let value = match raw.starts_with('"') {
+        true => unquoted(raw),
+        false => Cow::Borrowed(raw),
+    };
+    fields.push(&[section, between, key], &value);
 }
 
 /// Names that differ only in case, or in where a `_` comes from, are one field: the last one stands.
-fn last_of_each(mut fields: Vec<(String, String)>) -> Vec<(String, String)> {
+fn last_of_each(fields: Fields) -> Fields {
     let mut last: HashMap<&str, usize> = HashMap::with_capacity(fields.len());
     for (at, (name, _)) in fields.iter().enumerate() {
         last.insert(name, at);
     }
-    if last.len() < fields.len() {
-        let mut keep: Vec<usize> = last.into_values().collect();
-        keep.sort_unstable();
-        fields = keep
-            .into_iter()
-            .map(|at| std::mem::take(&mut fields[at]))
-            .collect();
+    if last.len() == fields.len() {
+        return fields;
     }
-    fields
+    let stays = |(at, (name, _)): &(usize, (&str, &str))| last.get(name) == Some(at);
+    let kept = fields.iter().enumerate().filter(stays);
+    kept.map(|(_, field)| field).collect()
 }
 
 fn begin_member(json: &mut String, raw_key: &str) {
@@ -337,10 +323,7 @@ mod tests {
     }
 
     fn field<'a>(document: &'a Document, name: &str) -> Option<&'a str> {
-        let mut fields = document.fields.iter();
-        fields
-            .find(|(field, _)| field == name)
-            .map(|(_, value)| &**value)
+        document.fields.get(name)
     }
 
     #[test]
@@ -389,7 +372,7 @@ mod tests {
             ),
         ];
         let fields = document.fields.iter();
-        let fields: Vec<_> = fields.map(|(name, value)| (&**name, &**value)).collect();
+        let fields: Vec<_> = fields.collect();
         assert_eq!(fields, expected);
         let summary = Summary {
             name: "web-1".into(),
@@ -494,7 +477,7 @@ mod tests {
         let document = decoded(r#"{"Id":"a","A_B":1,"a":{"b":2,"B":3},"C":4,"Id":"b"}"#);
         let expected = [("a_b", "3"), ("c", "4"), ("id", "b")];
         let fields = document.fields.iter();
-        let fields: Vec<_> = fields.map(|(name, value)| (&**name, &**value)).collect();
+        let fields: Vec<_> = fields.collect();
         assert_eq!(fields, expected);
     }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use memchr::{memchr, memchr2};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -10,7 +11,7 @@ use serde_json::value::RawValue;
 /// What a JSON string says. One that says nothing (half a surrogate pair) is taken as it is written.
 pub(super) fn unquoted(raw: &str) -> Cow<'_, str> {
     let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or("");
-    if !inner.contains('\\') {
+    if memchr(b'\\', inner.as_bytes()).is_none() {
         return Cow::Borrowed(inner);
     }
     serde_json::from_str(raw).map_or(Cow::Borrowed(inner), Cow::Owned)
@@ -71,7 +72,7 @@ pub(super) fn compact(text: &str) -> Cow<'_, str> {
 
 /// The next string of a JSON text from `at` on: where it opens, and where the next token begins.
 pub(super) fn next_string(text: &str, at: usize) -> Option<(usize, usize)> {
-    let open = at + text.get(at..)?.find('"')?;
+    let open = at + memchr(b'"', text.get(at..)?.as_bytes())?;
     Some((open, string_end(text.as_bytes(), open)?))
 }
 
@@ -79,10 +80,10 @@ pub(super) fn next_string(text: &str, at: usize) -> Option<(usize, usize)> {
 pub(super) fn string_end(bytes: &[u8], open: usize) -> Option<usize> {
     let mut at = open + 1;
     loop {
-        match bytes.get(at)? {
+        at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        match bytes[at] {
             b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
+            _ => at += 2,
         }
     }
 }

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+use memchr::{memchr_iter, memmem};
+
 use super::json::{Cuts, compact, next_string, quoted, unquoted};
 use crate::glob::{Case, Globs};
 
@@ -133,7 +135,7 @@ pub(super) fn without_passwords(text: &str) -> Cow<'_, str> {
 fn without_dsn_passwords(text: &str) -> Cow<'_, str> {
     let mut cuts = Cuts::new(text);
     let mut done = 0;
-    for (at, _) in text.match_indices('@') {
+    for at in memchr_iter(b'@', text.as_bytes()) {
         let protocol = text[at + 1..].find(|c: char| !c.is_ascii_alphanumeric());
         let Some(length) = protocol.filter(|length| *length > 0) else {
             continue;
@@ -161,7 +163,7 @@ fn without_dsn_passwords(text: &str) -> Cow<'_, str> {
 fn without_url_passwords(text: &str) -> Cow<'_, str> {
     let mut cuts = Cuts::new(text);
     let mut at = 0;
-    while let Some(found) = text[at..].find("://") {
+    while let Some(found) = memmem::find(text[at..].as_bytes(), b"://") {
         let from = at + found + 3;
         let word = &text[from..from + url_length(&text[from..])];
         at = from;

@@ -98,7 +98,7 @@ impl Encoder<'_> {
             put.document.size() + hash.len() + host.len(),
         );
         command.arg("HSET").arg(&hash);
-        for (name, value) in &put.document.fields {
+        for (name, value) in put.document.fields.iter() {
             command.arg(name).arg(value);
         }
         command.arg(field::HOST).arg(host);

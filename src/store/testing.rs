@@ -252,12 +252,9 @@ pub fn put(id: &str, image: &str) -> Put {
 }
 
 pub fn put_with(id: &str, image: &str, running: bool, fields: &[(&str, &str)]) -> Put {
-    let mut all = vec![("name".to_owned(), format!("/name-{id}"))];
-    all.extend(
-        fields
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string())),
-    );
+    let name = format!("/name-{id}");
+    let name = [("name", name.as_str())];
+    let all = name.iter().chain(fields).copied().collect();
     Put {
         id: id.into(),
         document: Arc::new(Document {

@@ -350,10 +350,7 @@ fn fault_12_every_recorded_list_and_inspect_is_decoded() {
                 "{version}/{file}: {state}"
             );
             assert!(
-                document
-                    .fields
-                    .iter()
-                    .any(|(name, value)| name == "state_status" && value == state),
+                document.fields.get("state_status") == Some(state),
                 "{version}/{file}"
             );
             if let Some(all) = wanted.as_object_mut() {

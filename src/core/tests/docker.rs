@@ -272,7 +272,9 @@ pub fn document(id: &str, container: &Container) -> Document {
     let mut hasher = DefaultHasher::new();
     json.hash(&mut hasher);
     Document {
-        fields: vec![("padding".to_owned(), " ".repeat(container.size))],
+        fields: [("padding", " ".repeat(container.size).as_str())]
+            .into_iter()
+            .collect(),
         digest: hasher.finish(),
         summary: Summary {
             name: container.name.as_str().into(),

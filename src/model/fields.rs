@@ -1,0 +1,98 @@
+//! Names and values in one piece of memory: a document has a hundred of them, and they come and go together.
+
+use std::fmt;
+
+/// Names and values, in the order in which they came.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Fields {
+    text: String,
+    /// Where each name and where each value ends.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Fields {
+    /// None yet, and room for so many of so many bytes in all.
+    pub fn with_capacity(fields: usize, bytes: usize) -> Self {
+        Fields {
+            text: String::with_capacity(bytes),
+            ends: Vec::with_capacity(fields),
+        }
+    }
+
+    /// Adds one; its name is written in parts, in lower case as far as it is ASCII.
+    pub fn push(&mut self, name: &[&str], value: &str) {
+        let begin = self.text.len();
+        name.iter().for_each(|part| self.text.push_str(part));
+        self.text[begin..].make_ascii_lowercase();
+        let name_end = self.text.len();
+        self.text.push_str(value);
+        self.ends.push((name_end, self.text.len()));
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        let mut begin = 0;
+        self.ends.iter().map(move |(name_end, end)| {
+            let field = (&self.text[begin..*name_end], &self.text[*name_end..*end]);
+            begin = *end;
+            field
+        })
+    }
+
+    /// The value of the last field of this name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let named = self.iter().filter(|(own, _)| *own == name);
+        named.last().map(|(_, value)| value)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// How many bytes names and values have.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(fields: I) -> Self {
+        let mut all = Fields::default();
+        for (name, value) in fields {
+            all.push(&[name], value);
+        }
+        all
+    }
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_come_out_as_they_went_in() {
+        let mut fields = Fields::with_capacity(1, 1);
+        assert!(fields.is_empty() && fields.get("").is_none());
+        fields.push(&["Config", "_", "Äb"], "Ü=1");
+        fields.push(&[""], "");
+        fields.push(&["ID"], "a");
+        fields.push(&["id"], "b");
+        let all = [("config_Äb", "Ü=1"), ("", ""), ("id", "a"), ("id", "b")];
+        assert!(fields.iter().eq(all));
+        assert_eq!((fields.len(), fields.bytes()), (4, 20));
+        assert_eq!((fields.get("id"), fields.get("Id")), (Some("b"), None));
+        assert_eq!(all.into_iter().collect::<Fields>(), fields);
+    }
+}
