@@ -199,7 +199,7 @@ impl Transport for SocketTransport {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let timeout = not_over(timeout.for_write())?;
-        let limit = timeout.not_zero().map(|limit| *limit);
+        let limit = timeout.not_zero().map(|limit| stepped(*limit));
         if limit != self.write_limit {
             self.socket.0.set_write_timeout(limit)?;
             self.write_limit = limit;
@@ -213,7 +213,7 @@ impl Transport for SocketTransport {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let timeout = not_over(self.alarm.sooner(timeout.for_read()))?;
-        let limit = timeout.not_zero().map(|limit| *limit);
+        let limit = timeout.not_zero().map(|limit| stepped(*limit));
         if limit != self.read_limit {
             self.socket.0.set_read_timeout(limit)?;
             self.read_limit = limit;
@@ -269,6 +269,13 @@ fn read_on(
             outcome => return outcome,
         }
     }
+}
+
+/// A limit in whole steps, rounded up: a limit for a whole call is a little less with each read, and each change costs a system call.
+fn stepped(limit: Duration) -> Duration {
+    const STEP_MS: u128 = 10;
+    let steps = limit.as_nanos().div_ceil(STEP_MS * 1_000_000);
+    u64::try_from(steps * STEP_MS).map_or(Duration::MAX, Duration::from_millis)
 }
 
 /// A limit of zero would mean none to a socket.
@@ -399,6 +406,20 @@ mod tests {
             |_| Ok(()),
         );
         assert!(is_timeout(&over.unwrap_err()));
+    }
+
+    #[test]
+    fn a_limit_grows_to_the_next_step_and_never_shrinks() {
+        for (limit, step) in [
+            (1, 10_000),
+            (9_999, 10_000),
+            (10_000, 10_000),
+            (10_001, 20_000),
+        ] {
+            let stepped = stepped(Duration::from_micros(limit));
+            assert_eq!(stepped, Duration::from_micros(step), "{limit}");
+        }
+        assert!(stepped(Duration::MAX) >= Duration::from_secs(u64::MAX / 1000));
     }
 
     #[test]
