@@ -24,6 +24,9 @@ pub(super) const LEASE_MS: u64 = 10_000;
 /// The most leases that every transaction watches; with more hosts, those of the batch are armed by a round trip of their own.
 const WATCH_ALL: usize = 64;
 
+/// So many bytes are sent at once, about.
+const PIECE: usize = 32 << 10;
+
 /// How often a transaction is tried that was refused although no lease changed hands.
 pub(super) const TRIES: usize = 5;
 
@@ -265,7 +268,7 @@ impl RedisStore {
         }
     }
 
-    /// Sends all of these in one go.
+    /// Sends all of these, without waiting in between.
     fn send<'a>(&mut self, commands: impl Iterator<Item = &'a Cmd>) -> Result<(), StoreError> {
         if let Some(error) = self.broken.take() {
             self.link = None;
@@ -274,12 +277,17 @@ impl RedisStore {
         let Some(link) = &mut self.link else {
             return Err(self.closed());
         };
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(2 * PIECE);
+        let mut sent = Ok(());
         for command in commands {
             command.write_packed_command(&mut bytes);
+            // Redis works on what it has, while the rest is put together.
+            if bytes.len() >= PIECE && sent.is_ok() {
+                sent = link.send(&bytes, self.deadline);
+                bytes.clear();
+            }
         }
-        let sent = link.send(&bytes, self.deadline);
-        if let Err(trouble) = sent {
+        if let Err(trouble) = sent.and_then(|()| link.send(&bytes, self.deadline)) {
             // Redis may have said why before it closed: too many clients, for one.
             if let Ok(Value::ServerError(error)) = link.receive(self.deadline) {
                 return Err(self.refuse(&error, &plain(&[])));
