@@ -37,9 +37,10 @@ pub const LIST_LIMIT: Duration = Duration::from_secs(30);
 /// A connection that nobody used for so long is not used again; a syncer pings more often.
 const IDLE_AGE: Duration = Duration::from_secs(30);
 
-/// Buffers of a connection: a request fits the one, an answer's headers the other; an inspect has about 7 kB.
-const OUTPUT_BYTES: usize = 8 << 10;
-const INPUT_BYTES: usize = 32 << 10;
+/// Buffers of a connection, for what is sent and for what is read. An answer's headers must fit; of a list all filters must, and an inspect (7 kB)
+/// is to be read at once. A process with many engines has them for each of its connections.
+const CLIENT_BYTES: (usize, usize) = (8 << 10, 16 << 10);
+const STREAM_BYTES: (usize, usize) = (1 << 10, 8 << 10);
 
 /// About 100,000 rows.
 const LIST_CAP: u64 = 256 << 20;
@@ -108,7 +109,7 @@ pub struct Client {
 impl Client {
     /// Connects to nothing yet.
     pub fn new(address: &Address) -> Client {
-        let way = Way::new(address);
+        let way = Way::new(address, CLIENT_BYTES);
         Client { way }
     }
 
@@ -177,7 +178,7 @@ pub struct Connection {
 impl Connection {
     /// Connects to nothing yet.
     pub fn new(address: &Address) -> Connection {
-        let way = Way::new(address);
+        let way = Way::new(address, STREAM_BYTES);
         Connection { way }
     }
 
@@ -285,7 +286,7 @@ pub(super) struct Way {
 }
 
 impl Way {
-    fn new(address: &Address) -> Way {
+    fn new(address: &Address, (output_bytes, input_bytes): (usize, usize)) -> Way {
         let config = Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -296,8 +297,8 @@ impl Way {
             .max_idle_age(IDLE_AGE)
             .timeout_connect(Some(CONNECT_LIMIT))
             .timeout_send_request(Some(CONNECT_LIMIT))
-            .input_buffer_size(INPUT_BYTES)
-            .output_buffer_size(OUTPUT_BYTES)
+            .input_buffer_size(input_bytes)
+            .output_buffer_size(output_bytes)
             .build();
         let alarm = Alarm::default();
         Way {
@@ -829,7 +830,7 @@ mod tests {
         let head = script.join().expect("the script went as it should");
         let host = format!("host: 127.0.0.1:{port}\r\n");
         assert!(head.to_lowercase().contains(&host), "{head}");
-        let url = Way::new(&address("::1")).url("/_ping");
+        let url = Way::new(&address("::1"), CLIENT_BYTES).url("/_ping");
         assert_eq!(url, format!("http://[::1]:{port}/_ping"));
     }
 

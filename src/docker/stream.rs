@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::time::Instant;
 
+use memchr::memchr;
 use ureq::Body;
 
 use super::client::{DockerError, DockerErrorKind, Way};
@@ -14,8 +15,8 @@ use crate::model::Event;
 
 /// No event comes near to this: what is longer is no line of events.
 const LINE_CAP: usize = 16 << 20;
-/// The least room for one read; some twenty events.
-const READ_BYTES: usize = 16 << 10;
+/// The least room for one read; some ten events.
+const READ_BYTES: usize = 8 << 10;
 
 /// An open stream of events.
 pub struct Events {
@@ -116,9 +117,7 @@ struct Lines {
 impl Lines {
     /// The next whole line, without its end.
     fn next(&mut self) -> Option<&[u8]> {
-        let found = self.buffer[self.searched..]
-            .iter()
-            .position(|&byte| byte == b'\n');
+        let found = memchr(b'\n', &self.buffer[self.searched..]);
         let Some(length) = found else {
             self.searched = self.buffer.len();
             return None;
