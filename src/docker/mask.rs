@@ -163,7 +163,7 @@ fn without_dsn_passwords(text: &str) -> Cow<'_, str> {
 fn without_url_passwords(text: &str) -> Cow<'_, str> {
     let mut cuts = Cuts::new(text);
     let mut at = 0;
-    while let Some(found) = memmem::find(text[at..].as_bytes(), b"://") {
+    while let Some(found) = memmem::find(&text.as_bytes()[at..], b"://") {
         let from = at + found + 3;
         let word = &text[from..from + url_length(&text[from..])];
         at = from;
