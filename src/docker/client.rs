@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ureq::config::Config;
 use ureq::http::Response;
-use ureq::{Agent, Body, Timeout};
+use ureq::{Agent, Body, BodyWithConfig, Timeout};
 
 use super::connect::{self, Alarm};
 pub use super::stream::Events;
@@ -137,8 +137,10 @@ impl Client {
         let action = "list the containers of";
         let path = list_path(api_version, all, filters, only);
         let response = self.way.get(action, &path, limit)?;
-        let body = self.way.body_of_200(action, response, LIST_CAP)?;
-        let mut rows = wire::rows(&body).map_err(|cause| self.way.bad_answer(action, cause))?;
+        let body = self.way.opened(action, response, LIST_CAP)?;
+        let mut rows = wire::rows(body.reader())
+            .map_err(|cause| self.way.failed(action, cause.into()))?
+            .map_err(|cause| self.way.bad_answer(action, cause))?;
         if let Some(only) = only {
             rows.retain(|row| row.id == *only);
         }
@@ -341,13 +343,20 @@ impl Way {
         response: Response<Body>,
         cap: u64,
     ) -> Result<Vec<u8>, DockerError> {
+        let body = self.opened(action, response, cap)?;
+        body.read_to_vec()
+            .map_err(|cause| self.failed(action, cause))
+    }
+
+    /// The body of an answer that is as it should be, not read yet.
+    fn opened(
+        &self,
+        action: &str,
+        response: Response<Body>,
+        cap: u64,
+    ) -> Result<BodyWithConfig<'static>, DockerError> {
         match response.status().as_u16() {
-            200 => response
-                .into_body()
-                .into_with_config()
-                .limit(cap)
-                .read_to_vec()
-                .map_err(|cause| self.failed(action, cause)),
+            200 => Ok(response.into_body().into_with_config().limit(cap)),
             status => Err(self.refused(action, status, said(response))),
         }
     }

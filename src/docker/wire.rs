@@ -1,9 +1,10 @@
 //! Docker's JSON, from bytes to the domain's plain data: an event's line, a list, what an engine says of itself.
 //!
-//! Nothing here reads or waits. Unknown fields are passed over, `null` counts as missing, and Podman's dialect comes out in Docker's words.
+//! Nothing here waits for anything but a list's next bytes. Unknown fields are passed over, `null` counts as missing, and Podman's dialect comes out in Docker's words.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::{self, BufReader, Read};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -58,18 +59,25 @@ pub fn event(line: &[u8]) -> Result<Option<Event>, WireError> {
     Ok(Some(in_our_words(wire)))
 }
 
-/// Decodes the answer to a list of containers; an empty list may be `null`.
-pub fn rows(bytes: &[u8]) -> Result<Vec<Row>, WireError> {
-    let rows: Option<Vec<WireRow>> = serde_json::from_slice(bytes)
-        .map_err(|cause| WireError::quoting("list of containers", bytes, place(&cause)))?;
+/// Decodes the answer to a list of containers as it comes, for it may have megabytes; an empty list may be `null`. The outer error is that of
+/// reading it.
+pub fn rows(body: impl Read) -> io::Result<Result<Vec<Row>, WireError>> {
+    let rows: Option<Vec<WireRow>> = match serde_json::from_reader(BufReader::new(body)) {
+        Ok(rows) => rows,
+        Err(cause) if cause.is_io() => return Err(cause.into()),
+        Err(cause) => {
+            let text = format!("failed to decode list of containers: {}", place(&cause));
+            return Ok(Err(WireError { text }));
+        }
+    };
     let rows = rows.unwrap_or_default();
-    Ok(rows
+    Ok(Ok(rows
         .into_iter()
         .map(|row| Row {
-            id: ContainerId::from(&*row.id),
+            id: ContainerId::from(row.id.as_str()),
             // The second line holds the words that only Podman has; `removing` follows an end on both.
             running: !matches!(
-                &*row.state.0,
+                row.state.as_deref().unwrap_or(""),
                 "created"
                     | "exited"
                     | "dead"
@@ -80,7 +88,7 @@ pub fn rows(bytes: &[u8]) -> Result<Vec<Row>, WireError> {
             ),
             member: true,
         })
-        .collect())
+        .collect()))
 }
 
 /// Decodes the answer to `/info` into a [`Hello`] that knows nothing but that; [`Hello::clock_ns`] is 0 where the engine did not tell the time.
@@ -327,11 +335,11 @@ struct WireActor<'a> {
 }
 
 #[derive(Deserialize)]
-struct WireRow<'a> {
-    #[serde(borrow, rename = "Id")]
-    id: Cow<'a, str>,
-    #[serde(borrow, default, rename = "State")]
-    state: Text<'a>,
+struct WireRow {
+    #[serde(rename = "Id")]
+    id: String,
+    #[serde(default, rename = "State")]
+    state: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -381,6 +389,10 @@ mod tests {
     const START: &str = r#"{"status":"start","id":"6830810d","from":"web:1","Type":"container","Action":"start","Actor":{"ID":"6830810d","Attributes":{"exitCode":"9","image":"web:1","name":"web-1"}},"scope":"local","time":1795352582,"timeNano":1795352582893254447}"#;
     /// As dockerd sends it since API 1.52.
     const NEWEST: &str = r#"{"Type":"container","Action":"health_status: healthy","Actor":{"ID":"6830810d","Attributes":{"image":"web:1","name":"web-1"}},"scope":"local","timeNano":1795352584000000001}"#;
+
+    fn read(list: &[u8]) -> Result<Vec<Row>, WireError> {
+        rows(list).expect("bytes can be read")
+    }
 
     fn decoded(line: &str) -> Event {
         let event = event(line.as_bytes());
@@ -535,13 +547,14 @@ mod tests {
                 running,
                 member: true,
             };
-            assert_eq!(rows(list.as_bytes()), Ok(vec![row]), "{state}");
+            assert_eq!(read(list.as_bytes()), Ok(vec![row]), "{state}");
         }
-        assert_eq!(rows(b"null\n"), Ok(vec![]));
-        assert_eq!(rows(b"[]"), Ok(vec![]));
-        assert!(rows(br#"[{"State":"running"}]"#).is_err());
-        assert!(rows(br#"{"message":"no"}"#).is_err());
-        assert!(rows(br#"[{"Id":"abc","State":"running"}"#).is_err());
+        assert_eq!(read(b"null\n"), Ok(vec![]));
+        assert_eq!(read(b"[]"), Ok(vec![]));
+        assert!(read(br#"[{"State":"running"}]"#).is_err());
+        assert!(read(br#"{"message":"no"}"#).is_err());
+        assert!(read(br#"[{"Id":"abc","State":"running"}"#).is_err());
+        assert!(read(br#"[{"Id":"abc"}] more"#).is_err());
     }
 
     #[test]
@@ -595,7 +608,7 @@ mod tests {
     #[test]
     fn nothing_of_the_corpus_brings_the_decoders_down() {
         for (name, bytes) in crate::corpus::corpus("answers") {
-            let _ = (rows(&bytes), info(&bytes), version(&bytes));
+            let _ = (read(&bytes), info(&bytes), version(&bytes));
             // Whatever is told of them is short and holds no command line.
             let told = event(&bytes).err().map(|error| error.text);
             for text in told.into_iter().chain(message(&bytes)) {
@@ -611,7 +624,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_bring_the_decoders_down(bytes: Vec<u8>) {
-            let _ = (event(&bytes), rows(&bytes), info(&bytes), version(&bytes), message(&bytes));
+            let _ = (event(&bytes), read(&bytes), info(&bytes), version(&bytes), message(&bytes));
         }
 
         #[test]
