@@ -41,7 +41,7 @@ const MANY: u32 = 192;
 const CHECK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long after one that did not succeed.
-const CHECK_LATER: Duration = Duration::from_secs(10);
+const CHECK_LATER: Duration = Duration::from_secs(3);
 
 /// How often is looked whether the next stream is open then. It is not read yet, and where events come fast they wait there.
 const GLANCE: Duration = Duration::from_millis(20);

@@ -129,6 +129,11 @@ impl Continuity {
 
     /// Where a successor is to take up: the stamp of the newest event, or the time we began.
     pub fn resume_ns(&self) -> Option<i64> {
+        // Until it is known whether the engine forgot something, a successor has to find that out as well.
+        let unproven = self.replay.as_ref().filter(|replay| !replay.linked);
+        if let Some((_, last_ns)) = unproven.and_then(|replay| replay.last) {
+            return Some(last_ns);
+        }
         if self.newest_ns > 0 {
             Some(self.newest_ns)
         } else {
@@ -160,7 +165,6 @@ impl Continuity {
         // told before its last 256 events it has forgotten. A renewal need not prove that it remembers; where nobody listened, it must.
         let told_again = |(_, ns): &(u64, i64)| *ns <= clock_ns + SLACK_NS;
         let last = unproven.as_ref().and_then(|replay| replay.last);
-        let last = last.filter(|last| told_again(last) || !renewal);
         let last = last.or_else(|| {
             let ring = || self.order.iter().rev().take(RING).copied();
             let newest = ring().next().filter(|_| !renewal);
@@ -671,6 +675,31 @@ mod tests {
         stream.ended(T0 + 10 * SECOND);
         stream.connected(at(20), T0 - 3580 * SECOND, false);
         assert_eq!(judge(&mut stream, -3585).0, Verdict::Late);
+        assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+    }
+
+    #[test]
+    fn where_a_successor_takes_up_does_not_move_before_the_engine_is_known_to_have_told_all() {
+        let mut stream = begun();
+        judge(&mut stream, 1);
+        stream.ended(T0 + 2 * SECOND);
+        stream.connected(at(900), T0 + 900 * SECOND, false);
+        judge(&mut stream, 800);
+        assert_eq!(stream.resume_ns(), Some(T0 + SECOND));
+        judge(&mut stream, 1);
+        assert_eq!(stream.resume_ns(), Some(T0 + 800 * SECOND));
+    }
+
+    #[test]
+    fn a_renewal_leaves_out_no_proof_that_another_clock_makes_hard() {
+        let mut stream = begun();
+        judge(&mut stream, 5);
+        stream.ended(T0 + 10 * SECOND);
+        stream.connected(at(20), T0 - 3580 * SECOND, false);
+        judge(&mut stream, -3585);
+        stream.ended(T0 - 3579 * SECOND);
+        stream.connected(at(21), T0 - 3579 * SECOND, true);
+        judge(&mut stream, -3585);
         assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
     }
 }
