@@ -51,6 +51,22 @@ pub struct Stream {
     pub since: Since,
     /// What the reader has not read.
     pub wire: VecDeque<Event>,
+    /// Events that it told and did not replay.
+    pub fresh: usize,
+    replayed: usize,
+}
+
+impl Stream {
+    /// The next event that arrives.
+    pub fn hear(&mut self) -> Option<Event> {
+        let event = self.wire.pop_front()?;
+        self.since.told(event.time_ns);
+        match self.replayed {
+            0 => self.fresh += 1,
+            _ => self.replayed -= 1,
+        }
+        Some(event)
+    }
 }
 
 /// The engine.
@@ -66,8 +82,10 @@ pub struct Docker {
     /// How far its clock is off ours, beside [`T0`].
     pub skew_ns: i64,
     stamps: i64,
-    /// Events of starts and ends of runs that were ever told, in the order in which they happened: `<ns> <action> <id>`.
-    pub runs: Vec<String>,
+    /// Events that handlers want and that were ever told, in the order in which they happened, and when: `<ns> <action> <id>`.
+    pub runs: Vec<(Time, String)>,
+    /// Those that the stream dropped, and nobody has heard of since.
+    pub dropped: BTreeSet<String>,
     /// Those that nobody can have heard of.
     pub unheard: BTreeSet<String>,
 }
@@ -84,6 +102,7 @@ impl Docker {
             skew_ns: 0,
             stamps: 0,
             runs: Vec::new(),
+            dropped: BTreeSet::new(),
             unheard: BTreeSet::new(),
         }
     }
@@ -103,7 +122,12 @@ impl Docker {
     }
 
     /// Somebody opens a stream: what it begins with. Like moby, it looks from the newest event back to the first one that is too old.
-    pub fn subscribe(&self, generation: Generation, since: Since, hello: &Hello) -> Stream {
+    pub fn subscribe(&mut self, generation: Generation, since: Since, hello: &Hello) -> Stream {
+        if since == Since::Now {
+            // The store did not say in time where the last agent stopped.
+            let before = self.runs.iter().map(|(_, text)| text.clone());
+            self.unheard.extend(before);
+        }
         let since_ns = since.begin_ns(hello.clock_ns);
         let young = |event: &&Event| event.time_ns >= since_ns;
         let mut wire: VecDeque<Event> = VecDeque::new();
@@ -113,6 +137,8 @@ impl Docker {
         Stream {
             generation,
             since: since.opened(hello.clock_ns),
+            replayed: wire.len(),
+            fresh: 0,
             wire,
         }
     }
@@ -152,11 +178,17 @@ impl Docker {
         if told == Told::Never {
             return;
         }
-        if kind == "container" && matches!(action, "start" | "die") {
-            self.runs.push(format!("{} {action} {id}", event.time_ns));
+        if kind == "container" && matches!(action, "start" | "die" | "rename" | "pause") {
+            self.runs.push((now, text(&event)));
+            if told == Told::Dropped {
+                self.dropped.insert(text(&event));
+            }
         }
-        if self.ring.len() == RING {
-            self.ring.pop_front();
+        if self.ring.len() == RING
+            && let Some(forgotten) = self.ring.pop_front()
+            && self.dropped.remove(&text(&forgotten))
+        {
+            self.unheard.insert(text(&forgotten));
         }
         self.ring.push_back(event.clone());
         if told == Told::Yes {
@@ -261,6 +293,10 @@ impl Docker {
             },
         }
     }
+}
+
+pub fn text(event: &Event) -> String {
+    format!("{} {} {}", event.time_ns, event.action, event.id)
 }
 
 pub fn document(id: &str, container: &Container) -> Document {

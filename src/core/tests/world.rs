@@ -42,11 +42,14 @@ pub struct Hung {
     pub answer: Option<Inspected>,
 }
 
+/// What the engine said of itself, and when.
+type Said = (Hello, Time);
+
 /// One engine's threads: its reader and its syncer.
 #[derive(Debug, Default)]
 pub struct Threads {
     /// A stream is to be opened, and the engine may have said hello.
-    pub order: Option<(Generation, Since, Option<Hello>)>,
+    pub order: Option<(Generation, Since, Option<Said>)>,
     pub asks: VecDeque<Ask>,
     /// The number under which the syncer was asked last.
     pub asked: Generation,
@@ -398,10 +401,11 @@ impl World {
         }
         match hello {
             None => {
-                let hello = Some(docker.hello(self.now));
+                let hello = Some((docker.hello(self.now), self.now));
                 self.threads[at].order = Some((generation, since, hello));
             }
-            Some(hello) => {
+            Some((mut hello, then)) => {
+                hello.clock_ns += self.now.saturating_sub(then).as_nanos() as i64;
                 docker.stream = Some(docker.subscribe(generation, since, &hello));
                 self.step(Input::Connected {
                     engine,
@@ -419,10 +423,11 @@ impl World {
             return false;
         };
         let generation = stream.generation;
-        let Some(event) = stream.wire.pop_front() else {
+        let Some(event) = stream.hear() else {
             return false;
         };
-        stream.since.told(event.time_ns);
+        let text = super::docker::text(&event);
+        self.dockers[at].dropped.remove(&text);
         self.step(Input::Event {
             engine: EngineIndex(at as u32),
             generation,
