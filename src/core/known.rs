@@ -107,6 +107,14 @@ impl Known {
         }
     }
 
+    /// An event of this container, which may be gone, is about to be made up from these facts.
+    pub fn recall(&mut self, id: &ContainerId, facts: &Summary) {
+        let container = self.remember(id);
+        container.name.clone_from(&facts.name);
+        container.image.clone_from(&facts.image);
+        container.note(facts);
+    }
+
     /// Of this container an event was made up, since none told of it.
     pub fn inferred(&mut self, event: &Event) {
         if event.verb() == "start"

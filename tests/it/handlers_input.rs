@@ -336,7 +336,10 @@ fn labels_are_told_in_plain_whoever_told_of_them_and_stand_masked_elsewhere() {
     stand.wait_lines("out", 4);
     stand.settle(&redis);
     agent.kill9();
+    // Nobody tells of this one's end.
+    stand.engine.quiet(true);
     stand.engine.die(&old, 1);
+    stand.engine.quiet(false);
     let mut agent = stand.listen_and_report(entries, &redis);
     // What still runs exists for the new agent too.
     let lines = stand.wait_lines("out", 6);

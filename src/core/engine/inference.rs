@@ -98,6 +98,9 @@ impl Engine {
                 revision: 0,
             });
         }
+        if lost {
+            self.known.recall(&id, &facts);
+        }
         let ends = actions.iter();
         let ends = ends.map(|action| made_up(&id, action, &facts, gone, clock_ns));
         let changes = changes.into_iter();

@@ -78,6 +78,7 @@ impl Engine {
                 told_at: 0,
                 old,
                 existing,
+                inherited: false,
                 suspect: None,
                 witness: Witness::default(),
             })
@@ -241,6 +242,7 @@ impl Engine {
         self.keep_document(id, asked, &document);
         let container = self.container(id);
         container.gone = false;
+        container.inherited = false;
         container.member = member.unwrap_or(container.member);
         let changed = container
             .witness

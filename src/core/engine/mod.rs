@@ -186,6 +186,8 @@ struct Container {
     old: bool,
     /// It may have been there before us, and no handler was told of it: as soon as it is seen to run, one is.
     existing: bool,
+    /// All that is known of it is what the last agent wrote.
+    inherited: bool,
     /// Its state and what was told of it differ, and until when an event may yet explain it.
     suspect: Option<Time>,
     witness: Witness,
@@ -324,6 +326,7 @@ impl Engine {
             let container = self.container(&run.id);
             container.told = Told::Running(Some(run.started_at.as_str().into()));
             container.existing = existing;
+            container.inherited = true;
             container.facts = Some(Summary {
                 name: run.name.as_str().into(),
                 image: run.image.as_str().into(),

@@ -54,8 +54,11 @@ impl Engine {
         self.list_complaints.clear();
         self.answers(out);
         let listed: HashSet<&ContainerId> = rows.iter().map(|row| &row.id).collect();
-        // Lists are made without the containers' locks: one that an event touched a moment before may be missing although it is there.
-        let recent = |container: &Container| container.touched.is_some_and(|at| at + SETTLE > now);
+        // Lists are made without the containers' locks: one that an event touched a moment before may be missing although it is there. And of one that
+        // ended before our time an inspect may still tell how, and its labels.
+        let recent = |container: &Container| {
+            container.inherited || container.touched.is_some_and(|at| at + SETTLE > now)
+        };
         let mut missing: Vec<(ContainerId, bool)> = self
             .containers
             .iter()
