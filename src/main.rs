@@ -7,12 +7,6 @@ use docker_cache::args::{self, Ended, Verb};
 use docker_cache::config::{Config, Explained, Source};
 use docker_cache::{agent, explain, fire, logging};
 
-/// Of the static binary: musl's own gives what is freed back to the system at once, with six pairs of system calls a container, under one lock that
-/// is held meanwhile.
-#[cfg(target_env = "musl")]
-#[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
-
 /// Usage or configuration.
 const USAGE: u8 = 2;
 
