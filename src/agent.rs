@@ -73,7 +73,7 @@ pub fn run(config: Config, source: Source) -> io::Result<ExitCode> {
     let reload = start_reload(source, taken_over, &door, &notifier)?;
     start_signals(door, reload, notifier.clone())?;
     notifier.ready();
-    Ok(wait(&ends, &back, threads))
+    Ok(wait(&name, &ends, &back, threads))
 }
 
 fn start_engines(config: &Config, inbox: &mut Inbox, random: Random) -> io::Result<Engines> {
@@ -210,7 +210,12 @@ fn start_signals(
 }
 
 /// Waits for the first thread that ends although it should not, or for the core's good end; then stops the others.
-fn wait(ends: &Receiver<Ended>, back: &Receiver<Outlets>, threads: Vec<Thread>) -> ExitCode {
+fn wait(
+    name: &str,
+    ends: &Receiver<Ended>,
+    back: &Receiver<Outlets>,
+    threads: Vec<Thread>,
+) -> ExitCode {
     let Some(ended) = first_end(ends) else {
         return ExitCode::FAILURE;
     };
@@ -244,6 +249,7 @@ fn wait(ends: &Receiver<Ended>, back: &Receiver<Outlets>, threads: Vec<Thread>) 
     for hung in hung {
         log::warn!("{hung}");
     }
+    command::end_leftovers(name);
     log::info!("Stopped");
     ExitCode::SUCCESS
 }

@@ -4,8 +4,9 @@
 //! shell's pidfd, the word to end it, the deadline. The loop blocks nowhere else: a command that does not read its input is not waited for.
 //!
 //! A run is over when its whole process *group* is gone, not when the shell is: what a command leaves in the background still counts against its
-//! timeout, and is ended with it, so nothing outlives a run unnoticed. Who wants to leave a daemon behind says so with `setsid`; such a process is no
-//! member of the group, is left alone, and is not waited for even where it holds the pipe. The end is TERM to the group, then KILL after the grace.
+//! timeout, and is ended with it. The end is TERM to the group, then KILL after the grace, and the same to the run's strays, which have groups of
+//! their own: a run that is ended by force is over when they are gone too. One that ends well leaves them alone until the agent stops. Who wants to
+//! leave a daemon behind says so with `setsid`; such a process is never signalled, nor waited for even where it holds the pipe.
 //!
 //! No `pre_exec` and no search of the `PATH` by std: either makes it fork instead of calling `posix_spawn`, which costs 50 ms a run in a large
 //! process. Another `user` does so too, and only then.
@@ -13,6 +14,7 @@
 mod cancel;
 mod group;
 mod start;
+mod strays;
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -30,12 +32,14 @@ use rustix::process::{
 
 use group::group_lives;
 use start::Started;
+use strays::Stray;
 
 use crate::model::{Exit, Job, Run};
 
 pub use cancel::Cancel;
 pub use group::{is_init, reap_orphans};
 pub use start::{BaseEnvironment, is_root};
+pub use strays::end_leftovers;
 
 /// How much of a command's output is kept, in bytes.
 pub const OUTPUT_LIMIT: usize = 4096;
@@ -78,6 +82,8 @@ struct Running {
     shell: Child,
     /// The shell's process group; its number is the shell's own.
     group: Pid,
+    /// The run's id, which its strays are known by.
+    run: String,
     /// Readable when the shell has ended. Kernels before 5.3 and some sandboxes have none: then the shell is looked at every [`LOOK`].
     pidfd: Option<OwnedFd>,
     /// Where it reads its input from, until it has taken all of it or closed its end.
@@ -89,6 +95,8 @@ struct Running {
     tail: Tail,
     /// How the shell ended.
     status: Option<Result<ExitStatus, String>>,
+    /// The group was seen to be gone: its number may be another's now.
+    group_is_gone: bool,
     /// When to look next whether others of the group live.
     next_look: Instant,
     /// Why we end it, if we do: [`Exit::TimedOut`], or what the word to end it said.
@@ -110,12 +118,14 @@ impl Running {
         Ok(Running {
             shell,
             group,
+            run: job.run.clone(),
             pidfd: pidfd_open(group, PidfdFlags::empty()).ok(),
             input,
             fed: 0,
             output: Some(output),
             tail: Tail::default(),
             status: None,
+            group_is_gone: false,
             next_look: started,
             stop: None,
             killed: false,
@@ -219,7 +229,7 @@ impl Running {
         }
     }
 
-    /// Has the shell ended, and with it all others of its group?
+    /// Has the shell ended, and with it all others of its group? Where we end it, its strays too?
     fn is_over(&mut self) -> bool {
         if self.status.is_none() {
             self.status = match self.shell.try_wait() {
@@ -232,11 +242,24 @@ impl Running {
             return false;
         }
         self.next_look = now + LOOK;
-        let is_over =
-            test_kill_process_group(self.group) == Err(Errno::SRCH) || !group_lives(self.group);
-        // Where the agent is process 1, orphans of the group became its children and are its to reap.
-        while let Ok(Some(_)) = waitpgid(self.group, WaitOptions::NOHANG) {}
-        is_over
+        if !self.group_is_gone {
+            self.group_is_gone =
+                test_kill_process_group(self.group) == Err(Errno::SRCH) || !group_lives(self.group);
+            // Where the agent is process 1, orphans of the group became its children and are its to reap.
+            while let Ok(Some(_)) = waitpgid(self.group, WaitOptions::NOHANG) {}
+        }
+        // One that was started while others were killed is killed now.
+        let again = self.killed.then_some(Signal::KILL);
+        self.group_is_gone && (self.stop.is_none() || self.signal_strays(again) == 0)
+    }
+
+    /// Signals those of this run that are not in its group; how many there are.
+    fn signal_strays(&self, signal: Option<Signal>) -> usize {
+        let all = strays::look();
+        let is_ours = |it: &&Stray| it.run == self.run && it.group != Some(self.group);
+        let ours = all.iter().filter(is_ours);
+        ours.inspect(|stray| signal.into_iter().for_each(|signal| stray.signal(signal)))
+            .count()
     }
 
     fn terminate(&mut self, why: Exit, grace: Duration) {
@@ -253,8 +276,11 @@ impl Running {
 
     /// The group's number is still its own: the shell holds it until it is waited for, then those whom [`Running::is_over`] saw a moment ago.
     fn signal(&mut self, signal: Signal) {
-        // It fails when the last of them ended just now, which is what was wanted.
-        let _ = kill_process_group(self.group, signal);
+        if !self.group_is_gone {
+            // It fails when the last of them ended just now, which is what was wanted.
+            let _ = kill_process_group(self.group, signal);
+        }
+        self.signal_strays(Some(signal));
         self.next_look = Instant::now();
     }
 

@@ -271,6 +271,7 @@ fn start(job: &Job) -> Result<u8, Ended> {
     let signalled = cancel_by_signals(&cancel).map_err(failed)?;
     complain(&format!("{}: started", handlers::named(job)));
     let run = command::run(job, &cancel, &BaseEnvironment::of_process());
+    command::end_leftovers(&job.run);
     if run.cut {
         complain(&format!("… (the last {OUTPUT_LIMIT} bytes follow)"));
     }

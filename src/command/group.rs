@@ -1,6 +1,7 @@
 //! Who belongs to a command: the processes of its group, as `/proc` has them, and those that come to us when their parent ends.
 
 use std::fs;
+use std::path::Path;
 
 use rustix::process::{Pid, WaitOptions, getpid, wait};
 
@@ -26,18 +27,37 @@ pub(super) fn group_lives(group: Pid) -> bool {
     processes.flatten().any(|process| {
         let is_process = process.file_name().as_encoded_bytes()[0].is_ascii_digit();
         is_process
-            && fs::read(process.path().join("stat"))
-                .is_ok_and(|stat| is_live_member(&String::from_utf8_lossy(&stat), group))
+            && Stat::read(&process.path())
+                .is_some_and(|stat| stat.lives && stat.group == group.as_raw_nonzero().get())
     })
 }
 
-/// Reads a line of `/proc/<pid>/stat`: `pid (name) state parent group …`, where the name may hold anything, brackets and spaces too.
-pub(super) fn is_live_member(stat: &str, group: Pid) -> bool {
-    let Some((_, rest)) = stat.rsplit_once(") ") else {
-        return false;
-    };
-    let mut fields = rest.split(' ');
-    let state = fields.next();
-    !matches!(state, Some("Z" | "X"))
-        && fields.nth(1).and_then(|text| text.parse().ok()) == Some(group.as_raw_nonzero().get())
+/// What `/proc/<pid>/stat` says of where a process belongs.
+#[derive(PartialEq, Debug)]
+pub(super) struct Stat {
+    /// It is no zombie.
+    pub lives: bool,
+    pub group: i32,
+    /// 0 where it began outside our container.
+    pub session: i32,
+}
+
+impl Stat {
+    /// Of the process with this folder.
+    pub fn read(process: &Path) -> Option<Stat> {
+        let line = fs::read(process.join("stat")).ok()?;
+        Stat::parse(&String::from_utf8_lossy(&line))
+    }
+
+    /// Reads `pid (name) state parent group session …`, where the name may hold anything, brackets and spaces too.
+    pub fn parse(line: &str) -> Option<Stat> {
+        let (_, rest) = line.rsplit_once(") ")?;
+        let mut fields = rest.split(' ');
+        let state = fields.next()?;
+        Some(Stat {
+            lives: !matches!(state, "Z" | "X"),
+            group: fields.nth(1)?.parse().ok()?,
+            session: fields.next()?.parse().ok()?,
+        })
+    }
 }

@@ -1,6 +1,7 @@
 //! Commands that end well, badly, late, or not at all.
 
 mod how;
+mod strays;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
-use super::group::is_live_member;
+use super::group::Stat;
 use super::start::STRING_LIMIT;
 use super::*;
 use crate::model::Entry;
@@ -390,10 +391,16 @@ fn quick_runs_leave_no_zombie_and_no_descriptor() {
 }
 
 #[test]
-fn a_process_is_recognised_by_its_group() {
-    let group = Pid::from_raw(42).expect("not zero");
-    assert!(is_live_member("43 (a) Z 1 (b) S 1 42 7 0\n", group));
-    assert!(!is_live_member("43 (sleep) S 42 7 42 0\n", group));
-    assert!(!is_live_member("43 (sleep) Z 1 42 7 0\n", group));
-    assert!(!is_live_member("", group));
+fn a_process_is_recognised_by_its_group_and_session() {
+    let stat = |lives, group, session| {
+        Some(Stat {
+            lives,
+            group,
+            session,
+        })
+    };
+    let odd = "43 (a) Z 1 (b) S 1 42 7 0\n";
+    assert_eq!(Stat::parse(odd), stat(true, 42, 7));
+    assert_eq!(Stat::parse("43 (sleep) Z 1 42 0 0\n"), stat(false, 42, 0));
+    assert_eq!(Stat::parse(""), None);
 }

@@ -192,6 +192,40 @@ fn a_stopped_agent_leaves_no_command_behind() {
     );
 }
 
+#[test]
+fn a_stopped_agent_leaves_no_group_of_a_child_behind() {
+    let stand = Stand::new();
+    let mut agent = stand.listen(
+        r#"
+  - {name: busy, type: start, grace: 1s, command: "timeout 600 sh -c 'echo $$ >> DIR/pids; exec sleep 1000'; echo after"}
+  - name: monitor
+    type: start
+    grace: 1s
+    shell: [bash, -c]
+    command: "set -m; (trap '' TERM; sh -c 'echo $$ >> DIR/pids; exec sleep 1000') & wait"
+  - name: well
+    type: start
+    command: |
+      timeout 600 sh -c 'echo $$ >> DIR/left; exec sleep 1000' >/dev/null 2>&1 &
+      setsid sh -c 'echo $$ >> DIR/daemon; exec sleep 1000' >/dev/null 2>&1 &
+      while ! test -s DIR/left || ! test -s DIR/daemon; do sleep 0.01; done
+"#,
+    );
+    stand.engine.run(Spec::named("web-1"));
+    let mut pids = stand.wait_lines("pids", 2);
+    agent.wait_log(": exit status 0, after", SOON);
+    let left = stand.wait_lines("left", 1);
+    assert!(lives(&left[0]), "who left a run that ended well lives on");
+    pids.extend(left);
+    assert!(agent.stop(SOON).success());
+    let left: Vec<&String> = pids.iter().filter(|pid| lives(pid)).collect();
+    assert!(left.is_empty(), "{left:?} outlived the agent");
+    let daemon = stand.wait_lines("daemon", 1).remove(0);
+    assert!(lives(&daemon), "what `setsid` started is nobody's");
+    let daemon = Pid::from_raw(daemon.parse().unwrap()).unwrap();
+    kill_process(daemon, Signal::KILL).unwrap();
+}
+
 /// The children of a process, as the kernel lists them: zombies too.
 fn children(pid: u32) -> Vec<u32> {
     let mut children = Vec::new();
