@@ -13,6 +13,7 @@ use super::fence::Transaction;
 use super::keys::field;
 use super::link::{items, number, pairs, text};
 use super::redis::RedisStore;
+use super::take::is_agents;
 use super::{Burial, StoreError};
 
 /// The most containers that one transaction removes.
@@ -84,7 +85,7 @@ impl RedisStore {
         let replies = self.ask(&[
             plain(&["UNWATCH"]),
             plain(&["WATCH", &lease]),
-            plain(&["EXISTS", &lease]),
+            plain(&["PTTL", &lease]),
             plain(&["ZSCORE", &self.keys.alive(), id]),
             plain(&[
                 "HMGET",
@@ -97,7 +98,7 @@ impl RedisStore {
         ])?;
         let now = items(&replies[5]).first().and_then(number).unwrap_or(0);
         let score = number(&replies[3]).filter(|score| *score < now);
-        let (Some(score), Some(0)) = (score, number(&replies[2])) else {
+        let Some(score) = score.filter(|_| !is_agents(&replies[2])) else {
             return Ok(None);
         };
         let fields = items(&replies[4]);
@@ -167,7 +168,7 @@ impl RedisStore {
         let mut commands = vec![
             plain(&["UNWATCH"]),
             watch,
-            plain(&["EXISTS", &lease]),
+            plain(&["PTTL", &lease]),
             plain(&["ZSCORE", &self.keys.alive(), dead.id]),
         ];
         commands.extend(
@@ -176,7 +177,7 @@ impl RedisStore {
         );
         self.armed.clear();
         let replies = self.ask(&commands)?;
-        if number(&replies[2]) != Some(0) || number(&replies[3]) != Some(dead.score) {
+        if is_agents(&replies[2]) || number(&replies[3]) != Some(dead.score) {
             return Ok(None);
         }
         // Its hash may have run out of time; then what is left of it is this host's as well.

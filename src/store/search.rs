@@ -13,9 +13,10 @@ use super::StoreError;
 use super::encode::plain;
 use super::explained::Explained;
 use super::keys::Owner;
-use super::link::{items, number, text, texts};
+use super::link::{items, text, texts};
 use super::redis::RedisStore;
 use super::sweep::{Doubt, Fault};
+use super::take::is_agents;
 use crate::model::digest;
 
 /// What is searched for, one after the other; the last is any type.
@@ -129,7 +130,7 @@ impl RedisStore {
             let Some((owner, kind)) = self.keys.owner(key) else {
                 continue;
             };
-            // A host's agent has its lease before anything else is written; one that never ends is not an agent's.
+            // A host's agent has its lease before anything else is written.
             let lease = match owner {
                 Owner::Host(host) => self.keys.lease(host),
                 Owner::Container(_) | Owner::Image(_) => self.keys.lease(""),
@@ -142,7 +143,7 @@ impl RedisStore {
         let judged = known.into_iter().zip(replies.chunks(2));
         let wrong = judged.filter_map(|((key, kind, known), replies)| {
             let fits = text(&replies[0]).is_some_and(|found| found == kind);
-            let leased = number(&replies[1]).is_some_and(|left| left > 0);
+            let leased = is_agents(&replies[1]);
             (!(known || leased) || !fits).then_some(key)
         });
         Ok(wrong.collect())

@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::Cmd;
+use redis::{Cmd, Value};
 
 use super::encode::plain;
 use super::explained::Explained;
-use super::fence::Transaction;
+use super::fence::{LEASE_MS, Transaction};
 use super::keys::Owner;
 use super::link::{items, number, text, texts};
 use super::redis::RedisStore;
+use super::take::is_agents;
 use super::{StoreError, Swept};
 use crate::model::digest;
 
@@ -106,23 +107,29 @@ impl RedisStore {
         Ok(ran.map(|_| turn))
     }
 
-    /// Sees to it that hosts become overdue that neither have a lease nor a time at which it ends.
+    /// Sees to it that hosts become overdue that have neither an agent's lease nor a time at which one ends.
     fn mourn(&mut self) -> Result<(), StoreError> {
         let alive = self.keys.alive();
         let hosts = self.listed_hosts()?;
         let ask = hosts.iter().flat_map(|host| {
             [
-                plain(&["EXISTS", &self.keys.lease(host)]),
+                plain(&["PTTL", &self.keys.lease(host)]),
                 plain(&["ZSCORE", &alive, host]),
             ]
         });
         let replies = self.ask_many(&ask.collect::<Vec<_>>())?;
-        let now = self.now().as_secs().to_string();
+        let now = self.now().as_secs();
+        // Redis's clock was set back, or somebody wrote it, where the end is further away than any agent says.
+        let ends = |score: &Value| {
+            let end = number(score).and_then(|end| u64::try_from(end).ok());
+            end.is_some_and(|end| end <= now + LEASE_MS / 1000)
+        };
         let known = hosts.iter().zip(replies.chunks(2));
-        let orphans =
-            known.filter(|(_, known)| number(&known[0]) == Some(0) && number(&known[1]).is_none());
+        let orphans = known.filter(|(_, known)| !is_agents(&known[0]) && !ends(&known[1]));
+        // An agent that came meanwhile has a lease, and says its own time at its next heartbeat.
+        let now = now.to_string();
         let mourn: Vec<Cmd> = orphans
-            .map(|(host, _)| plain(&["ZADD", &alive, "NX", &now, host]))
+            .map(|(host, _)| plain(&["ZADD", &alive, &now, host]))
             .collect();
         self.ask_many(&mourn)?;
         Ok(())

@@ -72,18 +72,9 @@ impl RedisStore {
             .map(|claim| self.keys.lease(self.host(claim.host)))
             .collect();
         names.extend(engines);
-        let mut commands = vec![plain(&["UNWATCH"])];
-        for name in ["WATCH", "MGET"] {
-            let mut command = redis::cmd(name);
-            command.arg(&names);
-            commands.push(command);
-        }
-        // Our own leases are watched no more.
-        self.armed.clear();
-        let replies = self.ask(&commands)?;
-        let (leases, engines) = items(&replies[2]).split_at(claims.len());
+        let mut leases = self.watch_leases(&names)?;
+        let mut engines = leases.split_off(claims.len()).into_iter();
 
-        let mut engines = engines.iter().map(text);
         let mut seen: HashMap<&Arc<str>, &str> = HashMap::new();
         let mut holders = Vec::with_capacity(claims.len());
         for (claim, lease) in claims.iter().zip(leases) {
@@ -94,13 +85,31 @@ impl RedisStore {
                 let first = *seen.entry(identity).or_insert(id);
                 stored.or_else(|| Some(first.to_owned()))
             });
-            holders.push(match (text(lease), reported) {
+            holders.push(match (lease, reported) {
                 (Some(lease), _) if !self.is_own(&lease) => Some(Holder::Agent(lease)),
                 (_, Some(other)) if other != id => Some(Holder::Host(other)),
                 _ => None,
             });
         }
         Ok(holders)
+    }
+
+    /// Watches these keys, and says what stands in each that is an agent's.
+    fn watch_leases(&mut self, names: &[String]) -> Result<Vec<Option<String>>, StoreError> {
+        let mut commands = vec![plain(&["UNWATCH"])];
+        for name in ["WATCH", "MGET"] {
+            let mut command = redis::cmd(name);
+            command.arg(names);
+            commands.push(command);
+        }
+        commands.extend(names.iter().map(|name| plain(&["PTTL", name])));
+        // Our own leases are watched no more.
+        self.armed.clear();
+        let replies = self.ask(&commands)?;
+        let found = items(&replies[2]).iter().zip(&replies[3..]);
+        Ok(found
+            .map(|(found, left)| text(found).filter(|_| is_agents(left)))
+            .collect())
     }
 
     /// The transaction that makes these hosts ours.
@@ -249,6 +258,12 @@ impl RedisStore {
         }
         Ok(documents)
     }
+}
+
+/// Is a lease an agent's, by the reply to its `PTTL`? One that is not there is not, nor one that never ends or later than any agent lets it.
+pub(super) fn is_agents(left: &Value) -> bool {
+    let left = number(left).and_then(|left| u64::try_from(left).ok());
+    left.is_some_and(|left| left <= LEASE_MS)
 }
 
 /// A container as its hash has it.

@@ -327,7 +327,7 @@ fn a_lease_that_ran_out_or_was_flushed_or_overwritten_stops_the_writer() {
         );
     }
     store.take(&claims(&[0, 1])).expect("take");
-    client.ask("SET docker:hosts:a:lease other:1");
+    client.ask("SET docker:hosts:a:lease other:1 PX 9000");
     let held = fenced(store.apply(&whole)).held;
     assert_eq!(held, [(A, Holder::Agent("other:1".into()))]);
     assert_eq!(client.text("GET docker:hosts:a:lease"), "other:1");
@@ -419,6 +419,52 @@ fn of_agents_that_race_for_a_host_one_gets_it() {
             .sum()
     });
     assert_eq!(won, 1);
+}
+
+#[test]
+fn a_lease_that_is_no_agents_keeps_nobody_from_a_host() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut store = server.store("boot");
+    store.open().expect("open");
+    for key in ["docker:hosts:a:lease", "docker:engines:engine0@machine0"] {
+        client.ask(&format!("SET {key} x PX 9000"));
+        let outcome = store.take(&claims(&[0])).expect("take").remove(0).outcome;
+        assert!(outcome.is_err(), "{key} was an agent's");
+        for foreign in ["", " PX 20000", " EX 1000000"] {
+            client.ask(&format!("SET {key} x{foreign}"));
+            let outcome = store.take(&claims(&[0])).expect("take").remove(0).outcome;
+            assert!(outcome.is_ok(), "{key}{foreign}: {outcome:?}");
+            done(store.apply(&report(0, vec![])));
+        }
+        client.ask(&format!("DEL {key}"));
+    }
+}
+
+#[test]
+fn a_lease_or_a_time_that_is_no_agents_keeps_no_dead_host() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut janitor = server.holding("janitor", &[1]);
+    for line in [
+        "SET docker:hosts:a:lease x",
+        "SET docker:hosts:a:lease x EX 1000000",
+        "ZADD docker:alive 9999999999 a",
+    ] {
+        let mut dead = server.holding("dead", &[0]);
+        done(dead.apply(&report(0, vec![put("c1", "i")])));
+        drop(dead);
+        client.ask("DEL docker:hosts:a:lease docker:engines:engine0@machine0 docker:janitor");
+        client.ask("ZREM docker:alive a");
+        client.ask("HSET docker:hosts:a last_update 1 update_interval 0");
+        client.ask(line);
+        janitor.sweep().expect("sweep");
+        until("it is overdue, and expired", || {
+            let overdue = overdue(janitor.beat(&claims(&[1])));
+            janitor.bury(&overdue).expect("bury");
+            client.text("EXISTS docker:hosts:a docker:containers:c1") == "0"
+        });
+    }
 }
 
 #[test]

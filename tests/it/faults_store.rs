@@ -134,7 +134,7 @@ fn timed_fault_14_a_flush_while_nothing_happens_is_noticed_by_the_heartbeat_and_
 }
 
 /// Keys and members of a host's own, and what somebody does to them. CID is a container that runs, NAME its name.
-const OWN: [&str; 26] = [
+const OWN: [&str; 27] = [
     "DEL docker:containers:CID",
     "DEL docker:containers:CID:json",
     "DEL docker:containers:CID docker:containers:CID:json",
@@ -158,6 +158,7 @@ const OWN: [&str; 26] = [
     "HSET docker:hosts:h foreign 1 running_jobs x",
     "DEL docker:hosts:h; HSET docker:hosts:h foreign 1",
     "DEL docker:hosts:h:lease",
+    "ZADD docker:alive 9999999999 h",
     "SREM docker:hosts h",
     "DEL docker:hosts",
     "DEL docker:alive",
@@ -267,6 +268,20 @@ fn timed_fault_14_what_somebody_did_to_a_hosts_own_keys_is_put_right_within_an_i
         assert_eq!(fields(&scene.redis), right, "{line}");
     }
     assert_no_other_handler_ran(&scene, &engine, BTreeMap::new());
+}
+
+#[test]
+fn fault_14_a_lease_that_somebody_wrote_does_not_take_a_host_from_its_agent() {
+    need!(redis);
+    let (scene, engine) = (Scene::new(), engine_with(2));
+    let _agent = scene.report(&engine, &[OFTEN]);
+    scene.settle(SOON, &[("h", &engine)]);
+    for (turn, foreign) in ["", " EX 1000000"].iter().enumerate() {
+        let line = format!("SET docker:hosts:h:lease x{foreign}");
+        meddle(&scene.redis, &line, ("", ""));
+        engine.run(Spec::named(&format!("after{turn}")));
+        scene.settle(SOON, &[("h", &engine)]);
+    }
 }
 
 #[test]
