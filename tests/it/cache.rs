@@ -453,7 +453,7 @@ fn when_nothing_changed_a_resync_only_keeps_keys_alive() {
             "MULTI" | "EXEC" | "WATCH" | "UNWATCH" | "TIME" | "PING" => true,
             name if name.starts_with("GET") || name.ends_with("EXPIRE") => true,
             "EXISTS" | "HGETALL" | "SMEMBERS" | "SISMEMBER" | "ZRANGEBYSCORE" => true,
-            "MGET" | "HGET" | "SCAN" | "SSCAN" | "SCARD" | "ZSCORE" | "ZRANGE" => true,
+            "MGET" | "HGET" | "PTTL" | "SCAN" | "SSCAN" | "SCARD" | "ZSCORE" | "ZRANGE" => true,
             "SET" => {
                 key.ends_with(":lease")
                     || key.starts_with("docker:engines:")
