@@ -1,0 +1,346 @@
+//! What one stream tells, laid over what the last one told, clocks that jump included.
+
+use super::*;
+
+const T0: i64 = 1_700_000_000_000_000_000;
+const SECOND: i64 = 1_000_000_000;
+
+fn event(n: i64) -> Event {
+    Event {
+        kind: "container".into(),
+        action: "start".into(),
+        id: format!("c{n}").into(),
+        attributes: Vec::new(),
+        time_ns: T0 + n * SECOND,
+        ..Event::default()
+    }
+}
+
+fn judge(stream: &mut Continuity, n: i64) -> (Verdict, Option<Gap>) {
+    stream.judge(&event(n), || false)
+}
+
+fn begun() -> Continuity {
+    let mut stream = Continuity::new(None);
+    assert_eq!(stream.since(), Since::Now);
+    stream.connected(Time::ZERO, T0, false);
+    stream
+}
+
+fn at(seconds: u64) -> Time {
+    Time::from_secs(seconds)
+}
+
+#[test]
+fn an_overlap_is_dropped_and_what_follows_it_is_late() {
+    let mut stream = begun();
+    for n in 1..=3 {
+        assert_eq!(judge(&mut stream, n), (Verdict::Live, None));
+    }
+    stream.ended(T0 + 4 * SECOND);
+    stream.connected(at(10), T0 + 10 * SECOND, false);
+    for n in 1..=3 {
+        assert_eq!(judge(&mut stream, n), (Verdict::Seen, None));
+    }
+    assert_eq!(judge(&mut stream, 5), (Verdict::Late, None));
+    assert_eq!(judge(&mut stream, 11), (Verdict::Live, None));
+    assert_eq!(stream.replay_over(), None);
+}
+
+#[test]
+fn an_event_between_two_seen_ones_was_dropped_by_the_engine() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    judge(&mut stream, 3);
+    stream.ended(T0 + 4 * SECOND);
+    stream.connected(at(4), T0 + 4 * SECOND, true);
+    judge(&mut stream, 1);
+    assert_eq!(judge(&mut stream, 2), (Verdict::Late, None));
+    assert_eq!(judge(&mut stream, 3), (Verdict::Seen, Some(Gap::Dropped)));
+    assert_eq!(stream.replay_over(), None);
+}
+
+#[test]
+fn what_was_inferred_is_neither_news_nor_a_gap_and_moves_no_resume_point() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    judge(&mut stream, 3);
+    stream.ended(T0 + 4 * SECOND);
+    stream.connected(at(4), T0 + 4 * SECOND, true);
+    judge(&mut stream, 1);
+    assert_eq!(stream.judge(&event(2), || true), (Verdict::Old, None));
+    assert_eq!(stream.resume_ns(), Some(T0 + 3 * SECOND));
+    assert_eq!(judge(&mut stream, 3), (Verdict::Seen, None));
+    assert_eq!(stream.replay_over(), None);
+}
+
+#[test]
+fn the_last_events_of_a_stream_may_be_the_dropped_ones() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    stream.ended(T0 + 60 * SECOND);
+    stream.connected(at(60), T0 + 60 * SECOND, true);
+    judge(&mut stream, 1);
+    assert_eq!(judge(&mut stream, 2), (Verdict::Late, Some(Gap::Dropped)));
+}
+
+#[test]
+fn a_replay_that_does_not_reach_back_is_a_gap() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    stream.ended(T0 + 2 * SECOND);
+    stream.connected(at(900), T0 + 900 * SECOND, false);
+    for n in 500..800 {
+        assert_eq!(judge(&mut stream, n).0, Verdict::Late);
+    }
+    assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+    assert_eq!(stream.replay_over(), None);
+}
+
+#[test]
+fn a_stream_that_ends_at_once_hides_no_gap() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    stream.ended(T0 + 2 * SECOND);
+    stream.connected(at(900), T0 + 900 * SECOND, false);
+    judge(&mut stream, 800);
+    stream.ended(T0 + 901 * SECOND);
+    stream.connected(at(901), T0 + 901 * SECOND, true);
+    assert_eq!(judge(&mut stream, 800).0, Verdict::Seen);
+    assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+}
+
+#[test]
+fn what_a_resync_has_healed_is_no_news_in_the_next_replay() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    stream.heal(T0 + 8 * SECOND);
+    judge(&mut stream, 9);
+    stream.ended(T0 + 10 * SECOND);
+    stream.connected(at(10), T0 + 10 * SECOND, true);
+    assert_eq!(judge(&mut stream, 1).0, Verdict::Seen);
+    assert_eq!(judge(&mut stream, 7).0, Verdict::Old);
+    assert_eq!(judge(&mut stream, 9).0, Verdict::Seen);
+}
+
+#[test]
+fn a_clock_that_was_set_back_hides_nothing() {
+    let mut stream = begun();
+    judge(&mut stream, 5);
+    assert_eq!(judge(&mut stream, -3600).0, Verdict::Live);
+    stream.ended(T0 + 10 * SECOND);
+    stream.connected(at(20), T0 - 3580 * SECOND, false);
+    judge(&mut stream, 5);
+    judge(&mut stream, -3600);
+    assert_eq!(judge(&mut stream, -3585).0, Verdict::Late);
+}
+
+#[test]
+fn a_clock_that_was_set_right_again_makes_nothing_of_before_our_time_news() {
+    let mut stream = begun();
+    judge(&mut stream, 5);
+    judge(&mut stream, -3600);
+    stream.ended(T0 - 3590 * SECOND);
+    stream.connected(at(20), T0 - 3580 * SECOND, false);
+    judge(&mut stream, -3600);
+    assert_eq!(judge(&mut stream, -3585).0, Verdict::Late);
+    stream.ended(T0 - 3570 * SECOND);
+    stream.connected(at(30), T0 + 30 * SECOND, true);
+    assert_eq!(judge(&mut stream, -7), (Verdict::Old, None));
+    assert_eq!(judge(&mut stream, 5), (Verdict::Seen, None));
+    assert_eq!(judge(&mut stream, -3600), (Verdict::Seen, None));
+    assert_eq!(judge(&mut stream, -3585), (Verdict::Seen, None));
+    assert_eq!(stream.replay_over(), None);
+}
+
+#[test]
+fn a_clock_that_is_set_back_during_a_replay_hides_nothing() {
+    let mut stream = begun();
+    judge(&mut stream, 5);
+    stream.ended(T0 + 10 * SECOND);
+    stream.connected(at(20), T0 + 20 * SECOND, false);
+    judge(&mut stream, 5);
+    assert_eq!(judge(&mut stream, -3580).0, Verdict::Late);
+}
+
+#[test]
+fn a_replay_that_was_cut_short_makes_nothing_of_before_our_time_news() {
+    let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
+    stream.connected(at(0), T0 + 60 * SECOND, false);
+    assert_eq!(judge(&mut stream, 3).0, Verdict::Old);
+    stream.ended(T0 + 61 * SECOND);
+    stream.connected(at(2), T0 + 62 * SECOND, false);
+    assert_eq!(judge(&mut stream, 3).0, Verdict::Seen);
+    assert_eq!(judge(&mut stream, 5).0, Verdict::Old);
+    assert_eq!(judge(&mut stream, 6).0, Verdict::Late);
+}
+
+#[test]
+fn what_was_lost_and_healed_is_no_news_when_it_turns_up() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    stream.heal(T0 + 5 * SECOND);
+    stream.ended(T0 + 60 * SECOND);
+    stream.connected(at(60), T0 + 60 * SECOND, true);
+    judge(&mut stream, 1);
+    assert_eq!(judge(&mut stream, 2), (Verdict::Old, None));
+}
+
+#[test]
+fn all_that_one_replay_shows_to_be_dropped_is_one_gap() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    judge(&mut stream, 4);
+    stream.ended(T0 + 60 * SECOND);
+    stream.connected(at(60), T0 + 60 * SECOND, true);
+    judge(&mut stream, 1);
+    judge(&mut stream, 2);
+    assert_eq!(judge(&mut stream, 4), (Verdict::Seen, Some(Gap::Dropped)));
+    assert_eq!(judge(&mut stream, 5), (Verdict::Late, None));
+    assert_eq!(judge(&mut stream, 6), (Verdict::Late, None));
+}
+
+#[test]
+fn a_storm_right_after_the_connect_is_no_gap() {
+    let mut stream = begun();
+    stream.ended(T0 + 60 * SECOND);
+    stream.connected(at(60), T0 + 60 * SECOND, true);
+    for n in 61..1000 {
+        assert_eq!(judge(&mut stream, n).0, Verdict::Live);
+    }
+    assert_eq!(stream.replay_over(), None);
+}
+
+#[test]
+fn events_up_to_the_resume_point_run_nothing_again() {
+    let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
+    stream.connected(at(0), T0 + 60 * SECOND, false);
+    assert_eq!(judge(&mut stream, 5).0, Verdict::Old);
+    assert_eq!(judge(&mut stream, 6).0, Verdict::Late);
+    assert_eq!(judge(&mut stream, 61).0, Verdict::Live);
+    assert_eq!(stream.replay_over(), None);
+}
+
+#[test]
+fn a_clock_that_was_set_back_while_no_agent_listened_is_a_gap_where_nothing_shows_what_is_news() {
+    let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
+    stream.connected(at(0), T0 - 3580 * SECOND, false);
+    assert_eq!(judge(&mut stream, -3590).0, Verdict::Old);
+    assert_eq!(judge(&mut stream, -3579).0, Verdict::Live);
+    assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+    // Said once.
+    stream.ended(T0 - 3520 * SECOND);
+    stream.connected(at(60), T0 - 3520 * SECOND, true);
+    judge(&mut stream, -3590);
+    judge(&mut stream, -3579);
+    assert_eq!(stream.replay_over(), None);
+}
+
+#[test]
+fn what_is_told_behind_the_last_agents_last_event_is_news_whatever_the_clock_says() {
+    let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
+    stream.connected(at(0), T0 - 100 * SECOND, false);
+    assert_eq!(judge(&mut stream, -200).0, Verdict::Old);
+    // The engine's clock is still before it: it is told again all the same, as the stream is to last that long.
+    let last = stream.judge(&event(5), || false);
+    assert_eq!(last, (Verdict::Old, None));
+    assert_eq!(judge(&mut stream, -110).0, Verdict::Late);
+    assert_eq!(stream.replay_over(), None);
+}
+
+#[test]
+fn an_idle_engine_whose_clock_was_set_back_misses_nothing() {
+    let mut stream = begun();
+    judge(&mut stream, 5);
+    for turn in 1..5 {
+        let clock_ns = T0 + (60 * turn - 3600) * SECOND;
+        stream.ended(clock_ns);
+        stream.connected(at(60 * turn as u64), clock_ns, true);
+        // moby does not replay what is younger than the `until` of the request.
+        assert_eq!(stream.replay_over(), None);
+    }
+    stream.ended(T0 - 3000 * SECOND);
+    stream.connected(at(600), T0 - 3000 * SECOND, true);
+    assert_eq!(judge(&mut stream, -3100).0, Verdict::Late);
+}
+
+#[test]
+fn what_is_dropped_after_the_clock_was_set_back_is_found() {
+    let mut stream = begun();
+    judge(&mut stream, -3600);
+    judge(&mut stream, 5);
+    stream.ended(T0 - 3000 * SECOND);
+    stream.connected(at(600), T0 - 3000 * SECOND, true);
+    judge(&mut stream, -3600);
+    let dropped = judge(&mut stream, -3100);
+    assert_eq!(dropped, (Verdict::Late, Some(Gap::Dropped)));
+}
+
+#[test]
+fn a_busy_engine_that_forgot_where_the_last_agent_stopped_is_a_gap() {
+    let mut stream = Continuity::new(Some(T0));
+    let clock_ns = T0 + 60 * SECOND;
+    stream.connected(at(0), clock_ns, false);
+    // The engine goes on while it says how late it is: some of what it remembers is younger than that.
+    for n in 0..RING as i64 {
+        let event = Event {
+            time_ns: clock_ns + (n - 250) * SECOND / 1000,
+            ..event(n)
+        };
+        stream.judge(&event, || false);
+    }
+    // The stream is renewed before that is said.
+    stream.ended(clock_ns + SECOND);
+    stream.connected(at(1), clock_ns + SECOND, true);
+    let newest = Event {
+        time_ns: clock_ns + 5 * SECOND / 1000,
+        ..event(255)
+    };
+    assert_eq!(stream.judge(&newest, || false).0, Verdict::Seen);
+    assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+}
+
+#[test]
+fn an_engine_that_remembers_where_the_last_agent_stopped_has_told_all() {
+    let mut stream = Continuity::new(Some(T0));
+    stream.connected(at(0), T0 + 900 * SECOND, false);
+    for n in 0..RING as i64 + 50 {
+        judge(&mut stream, n);
+    }
+    assert_eq!(stream.replay_over(), None);
+}
+
+#[test]
+fn an_engine_that_comes_back_with_another_clock_and_shows_nothing_it_told_before_is_a_gap() {
+    let mut stream = begun();
+    judge(&mut stream, 5);
+    stream.ended(T0 + 10 * SECOND);
+    stream.connected(at(20), T0 - 3580 * SECOND, false);
+    assert_eq!(judge(&mut stream, -3585).0, Verdict::Late);
+    assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+}
+
+#[test]
+fn where_a_successor_takes_up_does_not_move_before_the_engine_is_known_to_have_told_all() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    stream.ended(T0 + 2 * SECOND);
+    stream.connected(at(900), T0 + 900 * SECOND, false);
+    judge(&mut stream, 800);
+    assert_eq!(stream.resume_ns(), Some(T0 + SECOND));
+    judge(&mut stream, 1);
+    assert_eq!(stream.resume_ns(), Some(T0 + 800 * SECOND));
+}
+
+#[test]
+fn a_renewal_leaves_out_no_proof_that_another_clock_makes_hard() {
+    let mut stream = begun();
+    judge(&mut stream, 5);
+    stream.ended(T0 + 10 * SECOND);
+    stream.connected(at(20), T0 - 3580 * SECOND, false);
+    judge(&mut stream, -3585);
+    stream.ended(T0 - 3579 * SECOND);
+    stream.connected(at(21), T0 - 3579 * SECOND, true);
+    judge(&mut stream, -3585);
+    assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+}
