@@ -547,6 +547,157 @@ fn fault_11_a_clock_that_steps_back_while_an_engine_idles_is_no_gap_and_while_no
 }
 
 #[test]
+fn fault_11_a_clock_that_steps_back_to_before_old_events_makes_no_news_of_them() {
+    need!(redis);
+    let scene = Scene::new();
+    let steps = [10_000, 300_000, 3_600_000];
+    let engines = steps.map(|step| (format!("h{}", step / 1000), scene.engine(&step.to_string())));
+    // What was told just before, just after and some time after the moment to which the clock is to be set back.
+    let ids = steps.map(|_| Vec::new());
+    let ids: Vec<Vec<String>> = std::iter::zip(steps, ids)
+        .zip(&engines)
+        .map(|((step, mut ids), (_, engine))| {
+            for (name, ms) in [("before", -60_000), ("after", 1500), ("later", 9000)] {
+                engine.clock_offset(ms - step);
+                ids.push(engine.run(Spec::named(name)));
+            }
+            engine.clock_offset(0);
+            ids
+        })
+        .collect();
+    let urls = engines.each_ref().map(|(_, engine)| engine.url());
+    let named: Vec<(&str, &str)> = std::iter::zip(&engines, &urls)
+        .map(|((name, _), url)| (name.as_str(), url.as_str()))
+        .collect();
+    let agent = scene.watch(&named, &["--stream-max-age=10m"]);
+    let all: Vec<(&str, &Engine)> = engines.iter().map(|(name, it)| (&**name, it)).collect();
+    scene.settle(SOON, &all);
+    let mut wanted = Vec::new();
+    let mut expect = |words: &[&str]| {
+        for (name, _) in &engines {
+            wanted.extend(words.iter().map(|word| format!("{name} {word}")));
+        }
+        let lines: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        scene.expect_runs(SOON, &lines);
+    };
+    for ((_, engine), ids) in engines.iter().zip(&ids) {
+        engine.pause(&ids[0]);
+    }
+    expect(&["pause before"]);
+    for ((step, (_, engine)), ids) in steps.iter().zip(&engines).zip(&ids) {
+        engine.clock_offset(-step);
+        streams_cut(engine);
+        replay_judged();
+        engine.unpause(&ids[0]);
+    }
+    expect(&["unpause before"]);
+    // The one renewal of such a stream that comes soon.
+    for ((_, engine), ids) in engines.iter().zip(&ids) {
+        let before = engine.requests(&Route::Events);
+        wait_until(SOON, "the stream is renewed", || {
+            engine.top(&ids[0]);
+            engine.requests(&Route::Events) > before
+        });
+    }
+    replay_judged();
+    for ((_, engine), ids) in engines.iter().zip(&ids) {
+        cut_off(engine);
+        engine.stop(&ids[1]);
+        engine.come_up().unwrap();
+    }
+    expect(&["die after inferred"]);
+    scene.settle(SOON, &all);
+    replay_judged();
+    expect(&[]);
+    // What the engine told last before the step it cannot tell again while its clock is an hour before it.
+    let gaps = engines
+        .each_ref()
+        .map(|(name, _)| scene.number(name, "gaps"));
+    assert_eq!(gaps, [0, 0, 1], "{}", agent.log());
+}
+
+#[test]
+fn fault_11_a_step_back_that_is_passed_before_the_next_agent_listens_hides_nothing() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let ids = ["a", "b", "c"].map(|name| engine.run(Spec::named(name)));
+    let options = ["--stream-max-age=10m"];
+    let mut agent = scene.report(&engine, &options);
+    engine.pause(&ids[0]);
+    scene.expect_runs(SOON, &["h pause a"]);
+    let told_ns = engine.now_ns();
+    engine.update(&ids[0], 1 << 20);
+    wait_until(SOON, "the store knows how far it came", || {
+        let resume: Option<i64> = scene.redis.query(&["GET", "docker:hosts:h:resume"]);
+        resume.is_some_and(|resume_ns| resume_ns >= told_ns)
+    });
+    agent.kill9();
+    engine.clock_offset(-10_000);
+    engine.rename(&ids[0], "renamed");
+    engine.pause(&ids[1]);
+    engine.stop(&ids[2]);
+    engine.clock_offset(0);
+    let agent = scene.watch(&[("h", &engine.url())], &options);
+    let wanted = [
+        "h pause a",
+        "h rename renamed inferred",
+        "h pause b inferred",
+        "h die c inferred",
+    ];
+    scene.expect_runs(SOON, &wanted);
+    scene.settle(SOON, &[("h", &engine)]);
+    replay_judged();
+    scene.expect_runs(SOON, &wanted);
+    assert_eq!(scene.number("h", "gaps"), 0, "{}", agent.log());
+}
+
+#[test]
+fn fault_11_a_step_back_that_is_passed_while_an_engine_is_cut_off_that_told_nothing_yet_is_a_gap() {
+    need!(redis);
+    let scene = Scene::new();
+    let (engine, brief, idle) = (scene.engine("d"), scene.engine("b"), scene.engine("i"));
+    let ids = ["a", "b", "c"].map(|name| engine.run(Spec::named(name)));
+    let engines = [("h", &engine), ("brief", &brief), ("idle", &idle)];
+    let urls = engines.map(|(_, engine)| engine.url());
+    let agent = scene.watch(
+        &[("h", &urls[0]), ("brief", &urls[1]), ("idle", &urls[2])],
+        &["--stream-max-age=10m"],
+    );
+    scene.settle(SOON, &engines);
+    let began_ns = engine.now_ns();
+    for (_, engine) in engines {
+        cut_off(engine);
+        engine.clock_offset(-10_000);
+    }
+    engine.rename(&ids[0], "renamed");
+    engine.pause(&ids[1]);
+    engine.stop(&ids[2]);
+    let passing = brief.run(Spec::named("passing").auto_remove());
+    brief.stop(&passing);
+    wait_until(SOON, "the engine's clock is where it was", || {
+        engine.now_ns() > began_ns
+    });
+    for (_, engine) in engines {
+        engine.come_up().unwrap();
+    }
+    // These the next look shows; what came and went it does not.
+    let wanted = [
+        "h rename renamed inferred",
+        "h pause b inferred",
+        "h die c inferred",
+    ];
+    scene.expect_runs(SOON, &wanted);
+    scene.expect_number(SOON, "h", "gaps", 1);
+    scene.expect_number(SOON, "brief", "gaps", 1);
+    scene.settle(SOON, &engines);
+    replay_judged();
+    scene.expect_runs(SOON, &wanted);
+    assert_eq!(scene.number("idle", "gaps"), 0, "{}", agent.log());
+    assert_eq!(gaps_said(&agent), 2, "{}", agent.log());
+}
+
+#[test]
 fn fault_11_a_clock_of_ours_that_is_an_hour_off_changes_nothing() {
     need!(redis);
     let scene = Scene::new();

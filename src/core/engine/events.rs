@@ -22,7 +22,7 @@ impl Engine {
         }
         self.answers(out);
         let inferred = &mut self.inferred;
-        let (verdict, gap) = self.continuity.judge(&event, || inferred.take(&event));
+        let (verdict, gap) = self.continuity.judge(now, &event, || inferred.take(&event));
         if gap == Some(Gap::Dropped) {
             self.gap(now, "the engine dropped events although we listened", out);
         }
@@ -44,7 +44,9 @@ impl Engine {
                 _ => None,
             };
             let container = self.container(&id);
-            container.witness.heard(&event, revision);
+            if verdict != Verdict::Old {
+                container.witness.heard(&event, revision);
+            }
             if let Some(told) = told {
                 container.told = told;
                 container.told_at = revision;

@@ -13,6 +13,9 @@ pub const T0: i64 = 1_700_000_000_000_000_000;
 /// The engine's ring (moby `eventsLimit`).
 const RING: usize = 256;
 
+/// How long a stream is to last, in ns: the engine replays nothing that is younger than its end.
+const SPAN_NS: i64 = 600_000_000_000;
+
 /// What the model knows of a container.
 #[derive(Clone, Debug)]
 pub struct Container {
@@ -84,6 +87,8 @@ pub struct Docker {
     stamps: i64,
     /// Events that handlers want and that were ever told, in the order in which they happened, and when: `<ns> <action> <id>`.
     pub runs: Vec<(Time, String)>,
+    /// Those from before the agent came: nobody is to be told.
+    pub before: BTreeSet<String>,
     /// Those that the stream dropped, and nobody has heard of since.
     pub dropped: BTreeSet<String>,
     /// Those that nobody can have heard of.
@@ -102,6 +107,7 @@ impl Docker {
             skew_ns: 0,
             stamps: 0,
             runs: Vec::new(),
+            before: BTreeSet::new(),
             dropped: BTreeSet::new(),
             unheard: BTreeSet::new(),
         }
@@ -129,9 +135,11 @@ impl Docker {
             self.unheard.extend(before);
         }
         let since_ns = since.begin_ns(hello.clock_ns);
+        let until_ns = hello.clock_ns + SPAN_NS;
         let young = |event: &&Event| event.time_ns >= since_ns;
         let mut wire: VecDeque<Event> = VecDeque::new();
-        for event in self.ring.iter().rev().take_while(young) {
+        let told = self.ring.iter().rev().take_while(young);
+        for event in told.filter(|event| event.time_ns <= until_ns) {
             wire.push_front(event.clone());
         }
         Stream {

@@ -265,6 +265,29 @@ impl Simulation {
 
     // ---- what happens
 
+    /// What the engines told before the agent came, within two hours.
+    fn history(&mut self) {
+        for at in 0..self.world.dockers.len() {
+            let mut ago: Vec<u64> = (0..self.below(6))
+                .map(|_| 1 + self.random.draw() % 7200)
+                .collect();
+            ago.sort_unstable();
+            let now = self.world.now;
+            while let Some(ago) = ago.pop() {
+                self.ids += 1;
+                let id = format!("c{}", self.ids);
+                let docker = &mut self.world.dockers[at];
+                docker.skew_ns = -(ago as i64) * 1_000_000_000;
+                docker.create(now, &id, &format!("n-{id}"), "image0", Told::Yes);
+                docker.start(now, &id, Told::Yes);
+            }
+            let docker = &mut self.world.dockers[at];
+            docker.skew_ns = 0;
+            let runs = std::mem::take(&mut docker.runs);
+            docker.before = runs.into_iter().map(|(_, text)| text).collect();
+        }
+    }
+
     fn noise(&mut self) {
         let at = self.engine();
         match self.random.draw() % 20 {
@@ -663,6 +686,13 @@ impl Simulation {
                 *ran.entry(text).or_default() += 1;
             }
         }
+        // Where streams break, a replay may come later than it can be told from what just happened.
+        let mut before = self.world.dockers[at].before.iter();
+        if !self.world.broke
+            && let Some(text) = before.find(|text| ran.contains_key(text.as_str()))
+        {
+            return Err(format!("handlers ran for `{text}`, from before the agent"));
+        }
         let gap = counted.gaps > 0;
         let faultless = !self.faults.drops
             && !self.faults.clock
@@ -763,6 +793,7 @@ fn run(seed: u64) {
     simulation.world.broke = simulation.faults.breaks;
     let faults = simulation.faults;
     // What happened before the agent came is none of its business.
+    simulation.history();
     simulation.drain();
     simulation.pass(Time::from_millis(100));
     simulation.drain();
