@@ -157,11 +157,14 @@ impl Engine {
         self.gap(now, "events came faster than they could be taken", out);
     }
 
+    /// Events are lost. Each time counts; it is said once until the resync that heals it, however much more is lost by then.
     pub(super) fn gap(&mut self, now: Time, why: &str, out: &mut Vec<Outcome>) {
         self.counters.gaps += 1;
-        self.heals = Some(self.rounds + 1);
         self.want_round(now);
-        out.push(Outcome::Gap(why.to_owned()));
+        let heals = self.rounds + 1;
+        if self.heals.replace(heals) != Some(heals) {
+            out.push(Outcome::Gap(why.to_owned()));
+        }
     }
 
     pub(super) fn connect(&mut self, out: &mut Vec<Outcome>) {
