@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::StoreError;
 use super::encode::plain;
-use super::keys::{Keys, Owner};
-use super::link::{pairs, texts};
+use super::fence::LEASE_MS;
+use super::keys::{Keys, Owner, field};
+use super::link::{items, number, pairs, text, texts};
 use super::redis::RedisStore;
+use super::take::is_agents;
 
 /// The most hosts that are asked for in one round trip.
 const HOSTS: usize = 16;
@@ -73,14 +75,56 @@ impl Explained {
     }
 }
 
+/// What a host says of itself.
+struct Account {
+    manifest: Vec<(String, String)>,
+    running: HashSet<String>,
+    stopped: HashSet<String>,
+}
+
+impl Account {
+    /// Its manifest, its sets, and its hash: status and how many containers run.
+    fn read(replies: &[redis::Value]) -> (Account, Option<usize>) {
+        let set = |reply| texts(reply).into_iter().collect();
+        let account = Account {
+            manifest: pairs(&replies[0]),
+            running: set(&replies[1]),
+            stopped: set(&replies[2]),
+        };
+        let hash = items(&replies[3]);
+        let count = hash.get(1).and_then(number).unwrap_or(0);
+        let reported = hash.first().and_then(text).is_some();
+        (
+            account,
+            reported.then(|| usize::try_from(count).unwrap_or(0)),
+        )
+    }
+
+    /// Does it fit together? One transaction writes all of it, so what does not was deleted by somebody, and more may be gone.
+    fn is_whole(&self, count: Option<usize>) -> bool {
+        let listed: HashSet<&String> = self.manifest.iter().map(|(id, _)| id).collect();
+        let mut members = self.running.iter().chain(&self.stopped);
+        count.is_some_and(|count| count <= self.running.len())
+            && members.all(|id| listed.contains(id))
+    }
+}
+
 impl RedisStore {
-    /// Reads the manifests of all hosts. `None`: a host of our own is not listed at this moment, so others that live may be missing too, and nobody
-    /// must be judged by this.
+    /// Reads the manifests of all hosts. `None`: nobody must be judged by this, for a host of our own is not listed at this moment, so others that live
+    /// may be missing too; or a host that lives contradicts itself, and its agent puts that right with its next resync.
     pub(super) fn explain(&mut self) -> Result<Option<Explained>, StoreError> {
         let mut hosts = self.listed_hosts()?;
         // A host that lives and misses among the hosts will be there again soon.
-        let alive = self.ask(&[plain(&["ZRANGE", &self.keys.alive(), "0", "-1"])])?;
-        hosts.extend(texts(&alive[0]));
+        let ask = plain(&["ZRANGE", &self.keys.alive(), "0", "-1", "WITHSCORES"]);
+        let alive = pairs(&self.ask(&[ask])?[0]);
+        let now = self.now().as_secs();
+        let in_time = |end: &str| {
+            let end = end.parse::<u64>();
+            end.is_ok_and(|end| end > now && end <= now + LEASE_MS / 1000)
+        };
+        let timely = alive.iter().filter(|(_, end)| in_time(end));
+        let timely: HashSet<String> = timely.map(|(host, _)| host.clone()).collect();
+        hosts.extend(alive.into_iter().map(|(host, _)| host));
         if !self
             .held
             .keys()
@@ -100,14 +144,25 @@ impl RedisStore {
                     plain(&["HGETALL", &self.keys.manifest(host)]),
                     plain(&["SMEMBERS", &self.keys.host_containers(host)]),
                     plain(&["SMEMBERS", &self.keys.host_stopped(host)]),
+                    plain(&[
+                        "HMGET",
+                        &self.keys.host(host),
+                        field::STATUS,
+                        field::RUNNING,
+                    ]),
+                    plain(&["PTTL", &self.keys.lease(host)]),
                 ]
             });
             let replies = self.ask(&questions.collect::<Vec<_>>())?;
-            for (host, replies) in hosts.iter().zip(replies.chunks(3)) {
-                let running: HashSet<String> = texts(&replies[1]).into_iter().collect();
-                let stopped: HashSet<String> = texts(&replies[2]).into_iter().collect();
-                for (id, image) in pairs(&replies[0]) {
-                    let (runs, rests) = (running.contains(&id), stopped.contains(&id));
+            for (host, replies) in hosts.iter().zip(replies.chunks(5)) {
+                let (account, count) = Account::read(replies);
+                let lives = is_agents(&replies[4]) || timely.contains(&**host);
+                if lives && !account.is_whole(count) {
+                    return Ok(None);
+                }
+                for (id, image) in account.manifest {
+                    let runs = account.running.contains(&id);
+                    let rests = account.stopped.contains(&id);
                     let id: Arc<str> = id.into();
                     explained.containers.insert(id.clone());
                     if !rests {

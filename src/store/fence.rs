@@ -405,15 +405,20 @@ impl RedisStore {
             "XADD" => "stream",
             _ => "string",
         };
-        let key = errors::argument(command, 1);
+        self.delete_unless(&errors::argument(command, 1), wanted)
+    }
+
+    /// Deletes a key that is of another type than this.
+    pub(super) fn delete_unless(&mut self, key: &str, wanted: &str) -> Result<(), StoreError> {
+        self.armed.clear();
         let look = [
             plain(&["UNWATCH"]),
-            plain(&["WATCH", &key]),
-            plain(&["TYPE", &key]),
+            plain(&["WATCH", key]),
+            plain(&["TYPE", key]),
         ];
         let replies = self.ask(&look)?;
         if text(&replies[2]).is_some_and(|found| found != wanted && found != "none") {
-            self.ask(&[plain(&["MULTI"]), plain(&["DEL", &key]), plain(&["EXEC"])])?;
+            self.ask(&[plain(&["MULTI"]), plain(&["DEL", key]), plain(&["EXEC"])])?;
         }
         Ok(())
     }

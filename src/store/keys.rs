@@ -105,7 +105,7 @@ impl Keys {
         format!("{}:runs", self.prefix)
     }
 
-    /// String: the number of the janitor's last round, and when the next one may begin, in ms.
+    /// String: the number of the janitor's next round, when it may begin, in ms, and where its search for keys goes on.
     pub fn janitor(&self) -> String {
         format!("{}:janitor", self.prefix)
     }
@@ -168,6 +168,8 @@ pub mod field {
     pub const LAST_UPDATE: &str = "last_update";
     /// Seconds between two resyncs.
     pub const UPDATE_INTERVAL: &str = "update_interval";
+    /// How many containers run.
+    pub const RUNNING: &str = "containers_running";
     /// `up`, `down`, `lost`, `stopped`.
     pub const STATUS: &str = "status";
     /// Commands that run, a line of JSON each; only with handlers.

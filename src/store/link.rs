@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use redis::{Parser, Value};
+use redis::{Cmd, Parser, Value};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::CachePlace;
@@ -207,15 +207,46 @@ pub(super) fn items(reply: &Value) -> &[Value] {
     reply.as_sequence().unwrap_or(&[])
 }
 
-/// A list of texts; what is no text is left out.
+/// A list of names. Those that are not UTF-8 are left out: no agent writes one, see [`foreign`].
 pub(super) fn texts(reply: &Value) -> Vec<String> {
-    items(reply).iter().filter_map(text).collect()
+    items(reply).iter().filter_map(name).collect()
 }
 
-/// A list of keys and values that alternate.
+/// A list of names and values that alternate; names that are not UTF-8 are left out likewise.
 pub(super) fn pairs(reply: &Value) -> Vec<(String, String)> {
     items(reply)
         .chunks_exact(2)
-        .filter_map(|pair| Some((text(&pair[0])?, text(&pair[1])?)))
+        .filter_map(|pair| Some((name(&pair[0])?, text(&pair[1])?)))
         .collect()
+}
+
+/// A reply as a name: unlike a text it is exact, so that it can be said back.
+fn name(reply: &Value) -> Option<String> {
+    match reply {
+        Value::BulkString(bytes) => Some(std::str::from_utf8(bytes).ok()?.to_owned()),
+        other => text(other),
+    }
+}
+
+/// The bytes of a reply that is a name.
+pub(super) fn bytes(reply: &Value) -> &[u8] {
+    match reply {
+        Value::BulkString(bytes) => bytes,
+        _ => &[],
+    }
+}
+
+/// The command that takes names out of a key that are not UTF-8, if there are any: nobody needs to be asked about those. They are every `step`th item
+/// of the reply that listed what the key holds.
+pub(super) fn foreign(verb: &str, key: &str, listed: &Value, step: usize) -> Option<Cmd> {
+    let names = items(listed).iter().step_by(step).map(bytes);
+    let names: Vec<&[u8]> = names
+        .filter(|name| std::str::from_utf8(name).is_err())
+        .collect();
+    if names.is_empty() {
+        return None;
+    }
+    let mut command = redis::cmd(verb);
+    command.arg(key).arg(names);
+    Some(command)
 }

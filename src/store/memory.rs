@@ -421,17 +421,15 @@ impl State {
         Reply::Number(1)
     }
 
-    /// All keys that begin as the pattern does, of this type if one is given, at once.
+    /// All keys that begin as the pattern does, at once.
     fn scan(&self, rest: &[String]) -> Reply {
         let after = |word: &str| {
             let place = rest.iter().position(|other| other == word)?;
             rest.get(place + 1)
         };
         let beginning = after("MATCH").map_or("", |pattern| pattern.trim_end_matches('*'));
-        let found = self.keys.iter().filter(|(key, entry)| {
-            key.starts_with(beginning) && after("TYPE").is_none_or(|kind| entry.data.kind() == kind)
-        });
-        let found = found.map(|(key, _)| Reply::Text(key.clone())).collect();
+        let found = self.keys.keys().filter(|key| key.starts_with(beginning));
+        let found = found.cloned().map(Reply::Text).collect();
         Reply::List(vec![Reply::Text("0".into()), Reply::List(found)])
     }
 
@@ -540,7 +538,14 @@ impl State {
                 "ZSCORE" => sorted
                     .get(&rest[0])
                     .map_or(Reply::Nil, |score| Reply::Text(score.to_string())),
-                "ZRANGE" => Reply::List(sorted.keys().cloned().map(Reply::Text).collect()),
+                "ZRANGE" => {
+                    let scores = rest.iter().any(|word| word == "WITHSCORES");
+                    let texts = sorted.iter().flat_map(|(member, score)| {
+                        let score = scores.then(|| Reply::Text(score.to_string()));
+                        [Some(Reply::Text(member.clone())), score]
+                    });
+                    Reply::List(texts.flatten().collect())
+                }
                 "ZRANGEBYSCORE" => Reply::List(
                     sorted
                         .iter()

@@ -14,7 +14,6 @@ use super::encode::{Encoder, plain};
 use super::fence::{LEASE_MS, Pending, REQUEST_LIMIT, Ran, Transaction};
 use super::keys::{Keys, field};
 use super::link::{self, Link, Wire, number, text, texts};
-use super::search::Search;
 use super::{
     Applied, Audit, Batch, Beaten, Burial, Claim, Fenced, Holder, HostBatch, OnceAsk, OnceState,
     Opened, Store, StoreError, Swept, Taken,
@@ -97,8 +96,6 @@ pub struct RedisStore {
     pub(super) spoilt: Vec<EngineIndex>,
     /// Redis's clock, and when it was read.
     pub(super) clock: Option<(Instant, Duration)>,
-    /// The janitor's search for keys.
-    pub(super) search: Search,
 }
 
 impl RedisStore {
@@ -125,7 +122,6 @@ impl RedisStore {
             pending: None,
             spoilt: Vec::new(),
             clock: None,
-            search: Search::default(),
         }
     }
 

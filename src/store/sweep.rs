@@ -3,17 +3,17 @@
 //! Nothing that works leaves such things; a crash of Redis between two saves, a foreign hand, or an agent of another version may. What looks wrong is
 //! only a doubt: it is judged by manifests that are read again, in a transaction that watches what whoever makes it right would write.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
 use super::encode::plain;
-use super::explained::Explained;
+use super::explained::{Explained, Reason};
 use super::fence::{LEASE_MS, Transaction};
 use super::keys::Owner;
-use super::link::{items, number, text, texts};
+use super::link::{bytes, foreign, items, number, text, texts};
 use super::redis::RedisStore;
 use super::take::is_agents;
 use super::{StoreError, Swept};
@@ -47,27 +47,53 @@ pub(super) struct Doubt {
 
 /// What may be wrong.
 pub(super) enum Fault {
-    /// A member of a set that nobody explains.
-    Foreign(String, Arc<str>),
+    /// A member of a set that nobody explains; it need not be text.
+    Foreign(String, Vec<u8>),
     /// A member that a set has not, although it runs on this host.
     Missing(String, Arc<str>, Arc<str>),
-    /// A key of nobody, or of a wrong type.
-    Key(String),
+    /// A key of nobody, or of a wrong type; its name need not be text.
+    Key(Vec<u8>),
+}
+
+/// A round of the janitor.
+struct Round {
+    /// Its number.
+    turn: u64,
+    /// When the next one may begin, in ms.
+    next_ms: u128,
+    /// Where the search for keys goes on.
+    cursor: String,
+}
+
+impl Round {
+    /// As the janitor's key tells it.
+    fn parse(text: &str) -> Round {
+        let mut parts = text.split(':');
+        let turn = parts.next().and_then(|turn| turn.parse().ok());
+        let next_ms = parts.next().and_then(|next| next.parse().ok());
+        let cursor = parts.next().filter(|cursor| cursor.parse::<u64>().is_ok());
+        Round {
+            turn: turn.unwrap_or(0),
+            next_ms: next_ms.unwrap_or(0),
+            cursor: cursor.unwrap_or("0").to_owned(),
+        }
+    }
 }
 
 impl RedisStore {
     /// A round through the shared sets and the keys, if no agent made one in this interval.
     pub(super) fn sweep_all(&mut self) -> Result<Swept, StoreError> {
-        let Some(turn) = self.next_turn()? else {
+        let Some(mut round) = self.next_round()? else {
             return Ok(Swept::default());
         };
         let end = Instant::now() + PATIENCE;
+        self.mend_shared()?;
         self.mourn()?;
         let Some(explained) = self.explain()? else {
             return Ok(Swept::default());
         };
-        let mut doubts = self.doubt_members(&explained, turn, end)?;
-        self.doubt_keys(&explained, end, &mut doubts)?;
+        let mut doubts = self.doubt_members(&explained, round.turn, end)?;
+        round.cursor = self.doubt_keys(&explained, round.cursor, end, &mut doubts)?;
         let mut swept = Swept::default();
         for doubts in doubts.chunks(DOUBTS) {
             if Instant::now() >= end {
@@ -75,11 +101,15 @@ impl RedisStore {
             }
             self.try_doubts(doubts, &mut swept)?;
         }
+        // One that did not come so far is made again: who looks for what comes by turns has to wait for no second one.
+        round.turn = round.turn.wrapping_add(1);
+        let told = self.tell_round(&round);
+        self.ask(&[told])?;
         Ok(swept)
     }
 
-    /// Becomes the janitor of this interval, unless there is one: then `None`. Rounds are numbered.
-    fn next_turn(&mut self) -> Result<Option<u64>, StoreError> {
+    /// Becomes the janitor of this interval, unless there is one: then `None`. Whoever it is goes on where the last one ended.
+    fn next_round(&mut self) -> Result<Option<Round>, StoreError> {
         let key = self.keys.janitor();
         self.armed.clear();
         let replies = self.ask(&[
@@ -87,30 +117,83 @@ impl RedisStore {
             plain(&["WATCH", &key]),
             plain(&["GET", &key]),
         ])?;
-        let last = text(&replies[2]).unwrap_or_default();
-        let (turn, next_ms) = last.split_once(':').unwrap_or_default();
-        let turn = turn.parse::<u64>().map_or(0, |turn| turn.wrapping_add(1));
-        let next_ms = next_ms.parse::<u128>().unwrap_or(0);
+        let mut round = Round::parse(&text(&replies[2]).unwrap_or_default());
+        let next_ms = round.next_ms;
         let (now_ms, interval_ms) = (self.now().as_millis(), self.options.interval.as_millis());
         // One that is further away was said before the clock stepped back.
         if (now_ms..=now_ms + interval_ms).contains(&next_ms) && next_ms > now_ms {
             return Ok(None);
         }
         // All agents ask once an interval: a little less, or whoever is early by a hair comes an interval late.
-        let next_ms = now_ms + interval_ms * 9 / 10;
-        let ttl = self.encoder().shared_ttl_s.to_string();
-        let value = format!("{turn}:{next_ms}");
+        round.next_ms = now_ms + interval_ms * 9 / 10;
         let ran = self.transact(&Transaction {
-            body: vec![plain(&["SET", &key, &value, "EX", &ttl])],
+            body: vec![self.tell_round(&round)],
             ..Transaction::default()
         })?;
-        Ok(ran.map(|_| turn))
+        Ok(ran.map(|_| round))
+    }
+
+    fn tell_round(&self, round: &Round) -> Cmd {
+        let ttl = self.encoder().shared_ttl_s.to_string();
+        let value = format!("{}:{}:{}", round.turn, round.next_ms, round.cursor);
+        plain(&["SET", &self.keys.janitor(), &value, "EX", &ttl])
+    }
+
+    /// The shared keys whose types and times somebody may have changed.
+    fn mend_shared(&mut self) -> Result<(), StoreError> {
+        for (key, kind) in [
+            (self.keys.alive(), "zset"),
+            (self.keys.events(), "stream"),
+            (self.keys.runs(), "stream"),
+        ] {
+            self.delete_unless(&key, kind)?;
+        }
+        let sets = [
+            self.keys.hosts(),
+            self.keys.containers(),
+            self.keys.images(),
+        ];
+        self.mend_sets(&sets)
+    }
+
+    /// Sees to it that these shared sets are sets, and neither end soon nor never.
+    fn mend_sets(&mut self, keys: &[String]) -> Result<(), StoreError> {
+        let ask = keys
+            .iter()
+            .flat_map(|key| [plain(&["TYPE", key]), plain(&["PTTL", key])]);
+        let replies = self.ask_many(&ask.collect::<Vec<_>>())?;
+        let ttl_s = self.encoder().shared_ttl_s;
+        let mut renewals = Vec::new();
+        for (key, replies) in keys.iter().zip(replies.chunks(2)) {
+            match text(&replies[0]).as_deref() {
+                Some("none") | None => {}
+                Some("set") => {
+                    let left_ms = number(&replies[1]).and_then(|left| u64::try_from(left).ok());
+                    if !left_ms.is_some_and(|left| (ttl_s * 500..=ttl_s * 1000).contains(&left)) {
+                        renewals.push(plain(&["EXPIRE", key, &ttl_s.to_string()]));
+                    }
+                }
+                Some(_) => self.delete_unless(key, "set")?,
+            }
+        }
+        self.ask_many(&renewals)?;
+        Ok(())
     }
 
     /// Sees to it that hosts become overdue that have neither an agent's lease nor a time at which one ends.
     fn mourn(&mut self) -> Result<(), StoreError> {
         let alive = self.keys.alive();
-        let hosts = self.listed_hosts()?;
+        let timed = self.ask(&[plain(&["ZRANGE", &alive, "0", "-1"])])?;
+        let key = self.keys.hosts();
+        let listed = self.members(std::slice::from_ref(&key), self.deadline)?;
+        let listed = listed.into_iter().flatten().flatten();
+        let listed = Value::Array(listed.map(Value::BulkString).collect());
+        let unreadable = [
+            foreign("SREM", &key, &listed, 1),
+            foreign("ZREM", &alive, &timed[0], 1),
+        ];
+        self.ask_many(&unreadable.into_iter().flatten().collect::<Vec<_>>())?;
+        let hosts = texts(&listed);
         let ask = hosts.iter().flat_map(|host| {
             [
                 plain(&["PTTL", &self.keys.lease(host)]),
@@ -153,6 +236,7 @@ impl RedisStore {
         }));
         let mut doubts = Vec::new();
         for keys in keys.chunks(SETS) {
+            self.mend_sets(keys)?;
             let Some(found) = self.members(keys, end)? else {
                 break;
             };
@@ -162,14 +246,12 @@ impl RedisStore {
                 };
                 let missing = wanted
                     .iter()
-                    .filter(|(member, reason)| reason.runs && !found.contains(&***member));
+                    .filter(|(member, reason)| reason.runs && !found.contains(member.as_bytes()));
                 doubts.extend(missing.map(|(member, reason)| Doubt {
                     fault: Fault::Missing(set.clone(), member.clone(), reason.host.clone()),
                     watch: vec![self.keys.manifest(&reason.host)],
                 }));
-                let foreign = found
-                    .iter()
-                    .filter(|member| !wanted.contains_key(member.as_str()));
+                let foreign = found.iter().filter(|member| !is_wanted(wanted, member));
                 doubts.extend(foreign.map(|member| self.foreign(set, member)));
             }
         }
@@ -177,16 +259,17 @@ impl RedisStore {
     }
 
     /// A member that nobody explains: whoever puts a container writes its hash, its host's manifest and its image's hosts.
-    fn foreign(&self, set: &str, member: &str) -> Doubt {
+    fn foreign(&self, set: &str, member: &[u8]) -> Doubt {
+        let name = String::from_utf8_lossy(member);
         let watch = match self.keys.owner(set) {
-            None if set == self.keys.images() => self.keys.image_hosts(member),
+            None if set == self.keys.images() => self.keys.image_hosts(&name),
             Some((Owner::Image(image), _)) if set == self.keys.image_hosts(image) => {
-                self.keys.manifest(member)
+                self.keys.manifest(&name)
             }
-            _ => self.keys.container(member),
+            _ => self.keys.container(&name),
         };
         Doubt {
-            fault: Fault::Foreign(set.to_owned(), member.into()),
+            fault: Fault::Foreign(set.to_owned(), member.to_owned()),
             watch: vec![watch],
         }
     }
@@ -195,7 +278,10 @@ impl RedisStore {
     pub(super) fn listed_hosts(&mut self) -> Result<BTreeSet<String>, StoreError> {
         let key = [self.keys.hosts()];
         let hosts = self.members(&key, self.deadline)?;
-        Ok(hosts.into_iter().flatten().flatten().collect())
+        let hosts = hosts.into_iter().flatten().flatten();
+        Ok(hosts
+            .filter_map(|host| String::from_utf8(host).ok())
+            .collect())
     }
 
     /// All members of these sets; `None` when time is over.
@@ -203,7 +289,7 @@ impl RedisStore {
         &mut self,
         keys: &[String],
         end: Instant,
-    ) -> Result<Option<Vec<HashSet<String>>>, StoreError> {
+    ) -> Result<Option<Vec<HashSet<Vec<u8>>>>, StoreError> {
         let mut found = vec![HashSet::new(); keys.len()];
         let mut open: Vec<(usize, String)> =
             (0..keys.len()).map(|at| (at, "0".to_owned())).collect();
@@ -220,7 +306,7 @@ impl RedisStore {
                 let [next, members] = items(reply) else {
                     continue;
                 };
-                found[at].extend(texts(members));
+                found[at].extend(items(members).iter().map(|member| bytes(member).to_owned()));
                 rest.extend(text(next).filter(|next| next != "0").map(|next| (at, next)));
             }
             open = rest;
@@ -240,7 +326,7 @@ impl RedisStore {
             return Ok(());
         };
         let keys = doubts.iter().filter_map(|doubt| match &doubt.fault {
-            Fault::Key(key) => Some(key.as_str()),
+            Fault::Key(key) => Some(key.as_slice()),
             Fault::Foreign(..) | Fault::Missing(..) => None,
         });
         let wrong = self.wrong_keys(&explained, &keys.collect::<Vec<_>>())?;
@@ -266,12 +352,22 @@ impl RedisStore {
     }
 
     /// Removals, and behind them, for so many sets, a restoration and a renewal.
-    fn remedy(&self, doubts: &[Doubt], explained: &Explained, wrong: &[&str]) -> (Vec<Cmd>, usize) {
-        let mut foreign: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    fn remedy(
+        &self,
+        doubts: &[Doubt],
+        explained: &Explained,
+        wrong: &[&[u8]],
+    ) -> (Vec<Cmd>, usize) {
+        let mut foreign: BTreeMap<&str, Vec<&[u8]>> = BTreeMap::new();
         let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for doubt in doubts {
             match &doubt.fault {
-                Fault::Foreign(set, member) if explained.reason(set, member).is_none() => {
+                Fault::Foreign(set, member)
+                    if !explained
+                        .sets
+                        .get(set)
+                        .is_some_and(|wanted| is_wanted(wanted, member)) =>
+                {
                     foreign.entry(set).or_default().push(member);
                 }
                 Fault::Missing(set, member, host) => {
@@ -312,4 +408,9 @@ impl RedisStore {
         }
         Ok(replies)
     }
+}
+
+/// Is a set to have this member?
+fn is_wanted(wanted: &HashMap<Arc<str>, Reason>, member: &[u8]) -> bool {
+    std::str::from_utf8(member).is_ok_and(|member| wanted.contains_key(member))
 }

@@ -8,7 +8,7 @@ use redis::{Cmd, Value};
 use super::encode::plain;
 use super::fence::{LEASE_MS, TRIES, Transaction};
 use super::keys::field;
-use super::link::{items, number, pairs, text, texts};
+use super::link::{foreign, items, number, pairs, text, texts};
 use super::redis::{RedisStore, seconds};
 use super::{Audit, Claim, Found, FoundRun, Holder, StoreError, Taken};
 use crate::model::{ContainerId, EngineIndex, digest};
@@ -209,6 +209,7 @@ impl RedisStore {
             plain(&["SISMEMBER", &self.keys.hosts(), id]),
             plain(&["HGETALL", &self.keys.host(id)]),
         ])?;
+        self.remove_foreign(host, &replies)?;
         let ids = |reply: &Value| -> Vec<ContainerId> {
             texts(reply)
                 .iter()
@@ -234,6 +235,20 @@ impl RedisStore {
                 .filter(|(name, _)| !field::OF_THE_STORE.contains(&name.as_str()))
                 .collect(),
         })
+    }
+
+    /// Removes what nobody could ask for, by the replies that an audit reads.
+    fn remove_foreign(&mut self, host: EngineIndex, replies: &[Value]) -> Result<(), StoreError> {
+        let id = self.host(host);
+        let removals = [
+            foreign("SREM", &self.keys.host_containers(id), &replies[0], 1),
+            foreign("SREM", &self.keys.host_stopped(id), &replies[1], 1),
+            foreign("HDEL", &self.keys.names(id), &replies[2], 2),
+            foreign("HDEL", &self.keys.manifest(id), &replies[3], 2),
+            foreign("HDEL", &self.keys.host(id), &replies[5], 2),
+        ];
+        self.ask_many(&removals.into_iter().flatten().collect::<Vec<_>>())?;
+        Ok(())
     }
 
     /// Digests of the documents of a host's manifest.

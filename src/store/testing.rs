@@ -146,6 +146,15 @@ impl Client {
         self.receive()
     }
 
+    /// A command of words that need not be text.
+    pub fn bytes(&mut self, words: &[&[u8]]) -> Value {
+        let mut command = ::redis::Cmd::new();
+        command.arg(words);
+        let bytes = command.get_packed_command();
+        self.0.send(&bytes, Instant::now() + SOON).expect("send");
+        self.receive()
+    }
+
     pub fn text(&mut self, line: &str) -> String {
         let reply = self.ask(line);
         text(&reply).unwrap_or_else(|| format!("{reply:?}"))

@@ -452,8 +452,9 @@ fn when_nothing_changed_a_resync_only_keeps_keys_alive() {
             // Leases, the clock, what is compared.
             "MULTI" | "EXEC" | "WATCH" | "UNWATCH" | "TIME" | "PING" => true,
             name if name.starts_with("GET") || name.ends_with("EXPIRE") => true,
-            "EXISTS" | "HGETALL" | "SMEMBERS" | "SISMEMBER" | "ZRANGEBYSCORE" => true,
-            "MGET" | "HGET" | "PTTL" | "SCAN" | "SSCAN" | "SCARD" | "ZSCORE" | "ZRANGE" => true,
+            "EXISTS" | "TYPE" | "HGETALL" | "SMEMBERS" | "SISMEMBER" | "ZRANGEBYSCORE" => true,
+            "MGET" | "HGET" | "HMGET" | "PTTL" | "SCAN" | "SSCAN" | "SCARD" | "ZSCORE"
+            | "ZRANGE" => true,
             "SET" => {
                 key.ends_with(":lease")
                     || key.starts_with("docker:engines:")

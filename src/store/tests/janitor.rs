@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::A;
 use crate::store::link::number;
+use crate::store::link::text;
 use crate::store::redis::RedisStore;
 use crate::store::testing::*;
 use crate::store::*;
@@ -194,4 +196,221 @@ fn the_janitor_harms_nobody_who_writes_meanwhile() {
     assert_eq!(rounds(&mut client, &mut first), Swept::default());
     assert_eq!(client.keys(), before);
     drop(second);
+}
+
+/// Deletions that leave a host without its own word on what it runs. Its agent lives and puts them right with its next resync.
+#[test]
+fn the_janitor_leaves_a_host_that_lives_alone_while_its_own_keys_contradict_each_other() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut first = server.holding("boot1", &[0]);
+    let mut second = server.holding("boot2", &[1, 2]);
+    done(first.apply(&report(0, vec![put("c1", "i")])));
+    let stopped = |id: &str, image: &str| put_with(id, image, false, &[]);
+    let puts = vec![put("c2", "i"), put("c3", "own"), stopped("c4", "k")];
+    let whole = report(1, puts);
+    done(second.apply(&whole));
+    // None of its containers runs.
+    let still = report(2, vec![stopped("c5", "k")]);
+    done(second.apply(&still));
+    for line in [
+        "DEL docker:hosts:b:manifest docker:hosts:c:manifest",
+        "DEL docker:hosts:b:manifest docker:hosts:b:containers",
+        "DEL docker:hosts:b docker:hosts:b:containers docker:hosts:b:stopped docker:hosts:b:names docker:hosts:b:manifest",
+        "DEL docker:hosts:b docker:hosts:b:containers docker:hosts:b:stopped docker:hosts:b:names docker:hosts:b:manifest docker:hosts:b:lease",
+        "DEL docker:hosts:b:manifest docker:hosts:b:containers docker:hosts docker:alive",
+        "DEL docker:hosts:c:manifest docker:hosts:c:stopped docker:hosts:c:names",
+        "SREM docker:hosts:b:containers c2",
+        "HDEL docker:hosts:b:manifest c4",
+        "SET docker:hosts:b:manifest x",
+    ] {
+        client.ask(line);
+        client.ask("HSET docker:containers:ghost host b");
+        let mended = ["docker:containers:ghost", "docker:hosts:b:manifest"];
+        let keys = |client: &mut Client| -> Vec<String> {
+            let mut keys = client.keys();
+            keys.retain(|key| !mended.contains(&key.as_str()));
+            keys
+        };
+        let before = keys(&mut client);
+        for round in 0..10 {
+            client.ask(&format!("SET docker:janitor {round}:0"));
+            if first.sweep().is_err() {
+                // It found a key of a wrong type, and deleted that.
+                first.open().expect("open");
+            }
+        }
+        assert_eq!(keys(&mut client), before, "{line}");
+        for (set, members) in [
+            ("docker:containers", vec!["c1", "c2", "c3"]),
+            ("docker:images", vec!["i", "own"]),
+            ("docker:images:i:containers", vec!["c1", "c2"]),
+            ("docker:images:own:hosts", vec!["b"]),
+        ] {
+            assert_eq!(client.list(&format!("SMEMBERS {set}")), members, "{line}");
+        }
+        // The next resyncs of both.
+        for (report, host) in [
+            (&report(0, vec![put("c1", "i")]), 0),
+            (&whole, 1),
+            (&still, 2),
+        ] {
+            let store = if host == 0 { &mut first } else { &mut second };
+            store.take(&claims(&[host])).expect("take");
+            done(store.apply(report));
+            store.beat(&claims(&[host])).expect("beat");
+        }
+        rounds(&mut client, &mut first);
+        assert_eq!(client.text("EXISTS docker:containers:ghost"), "0", "{line}");
+    }
+}
+
+#[test]
+fn names_that_are_not_text_are_removed() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut store = server.holding("boot", &[0]);
+    done(store.apply(&report(0, vec![put("c1", "i")])));
+    let before = client.keys();
+    let bad: &[u8] = b"\xff\xfe";
+    let key = |name: &str| [b"docker:".as_slice(), name.as_bytes(), bad].concat();
+    let foreign: [&[&[u8]]; 12] = [
+        &[b"SADD", b"docker:containers", bad],
+        &[b"SADD", b"docker:images", bad],
+        &[b"SADD", b"docker:images:i:hosts", bad],
+        &[b"SADD", b"docker:images:i:containers", bad],
+        &[b"SADD", b"docker:hosts", bad],
+        &[b"ZADD", b"docker:alive", b"1", bad],
+        &[b"SADD", b"docker:hosts:a:containers", bad],
+        &[b"SADD", b"docker:hosts:a:stopped", bad],
+        &[b"HSET", b"docker:hosts:a", bad, b"x"],
+        &[b"HSET", b"docker:hosts:a:names", bad, b"c1"],
+        &[b"HSET", b"docker:hosts:a:manifest", bad, b"i"],
+        &[b"HSET", b"docker:hosts:a:names", b"foreign", bad],
+    ];
+    for words in foreign {
+        client.bytes(words);
+    }
+    for name in ["containers:", "images:", "hosts:"] {
+        let end = if name == "images:" { ":hosts" } else { "" };
+        let key = [key(name), end.into()].concat();
+        client.bytes(&[b"SADD", &key, b"x"]);
+    }
+    // Of a form that no agent writes: not ours.
+    let other = key("other:");
+    client.bytes(&[b"SET", &other, b"x"]);
+    let audit = store.audit(A).expect("audit");
+    assert_eq!(audit.running, ["c1".into()]);
+    assert_eq!(audit.names.len(), 2, "{audit:?}");
+    for (set, wanted) in [
+        ("SCARD docker:hosts:a:containers", "1"),
+        ("SCARD docker:hosts:a:stopped", "0"),
+    ] {
+        assert_eq!(client.text(set), wanted, "{set}");
+    }
+    for (hash, wanted) in [("", "3"), (":names", "2"), (":manifest", "1")] {
+        let line = format!("HLEN docker:hosts:a{hash}");
+        assert_eq!(client.text(&line), wanted, "{line}");
+    }
+    rounds(&mut client, &mut store);
+    for set in [
+        "containers",
+        "images",
+        "images:i:hosts",
+        "images:i:containers",
+        "hosts",
+    ] {
+        assert_eq!(client.text(&format!("SCARD docker:{set}")), "1", "{set}");
+    }
+    assert_eq!(client.text("ZCARD docker:alive"), "1");
+    assert_eq!(
+        client.text("EXISTS docker:hosts:a docker:containers:c1"),
+        "2"
+    );
+    client.bytes(&[b"DEL", &other]);
+    assert_eq!(client.keys(), before);
+}
+
+#[test]
+fn shared_keys_that_would_live_for_ever_or_are_of_a_wrong_type_are_put_right_without_a_write() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut store = server.holding("boot", &[0]);
+    done(store.apply(&report(0, vec![put("c1", "i")])));
+    let before = client.keys();
+    let sets = [
+        "hosts",
+        "containers",
+        "images",
+        "images:i:hosts",
+        "images:i:containers",
+    ];
+    for change in ["PERSIST KEY", "EXPIRE KEY 60", "EXPIRE KEY 1000000"] {
+        for set in sets {
+            client.ask(&change.replace("KEY", &format!("docker:{set}")));
+        }
+        rounds(&mut client, &mut store);
+        for set in sets {
+            let line = format!("TTL docker:{set}");
+            let left: u64 = client.text(&line).parse().expect("a time to live");
+            assert!(
+                (86_000..=86_400).contains(&left),
+                "{change}: {set} lives {left} s"
+            );
+        }
+    }
+    for set in sets.iter().chain(&["alive", "events", "runs"]) {
+        client.ask(&format!("SET docker:{set} x"));
+    }
+    client.ask("HSET docker:hosts:a:resume x y");
+    rounds(&mut client, &mut store);
+    store.beat(&claims(&[0])).expect("beat");
+    rounds(&mut client, &mut store);
+    done(store.apply(&report(0, vec![])));
+    assert_eq!(client.keys(), before);
+    for set in sets {
+        assert_eq!(client.text(&format!("SCARD docker:{set}")), "1", "{set}");
+    }
+}
+
+#[test]
+fn whoever_is_the_janitor_goes_on_where_the_last_one_ended() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut stores: Vec<RedisStore> = (0..3)
+        .map(|agent| server.holding(&format!("boot{agent}"), &[agent]))
+        .collect();
+    for (agent, store) in (0..).zip(&mut stores) {
+        done(store.apply(&report(agent, vec![])));
+    }
+    // More than one round doubts.
+    for many in 0..12_000 {
+        client.send(&["SET", &format!("docker:containers:ghost{many}"), "x"]);
+    }
+    for _ in 0..12_000 {
+        client.receive();
+    }
+    let mut monitor = server.client();
+    monitor.ask("MONITOR");
+    for (turn, store) in stores.iter_mut().enumerate() {
+        let last = client.text("GET docker:janitor");
+        let cursor = last.rsplit(':').next().filter(|_| turn > 0).unwrap_or("0");
+        assert_eq!(cursor == "0", turn == 0, "{last}");
+        client.ask(&format!("SET docker:janitor {turn}:0:{cursor}"));
+        store.sweep().expect("sweep");
+        let first = loop {
+            let line = text(&monitor.receive()).expect("a line");
+            if let Some((_, words)) = line.split_once("\"SCAN\" ") {
+                break words.split(' ').next().unwrap_or_default().to_owned();
+            }
+        };
+        assert_eq!(first, format!("\"{cursor}\""));
+        client.ask("PING end");
+        while !text(&monitor.receive())
+            .expect("a line")
+            .ends_with("\"PING\" \"end\"")
+        {}
+    }
+    assert_eq!(client.text("EXISTS docker:containers:ghost1"), "0");
+    assert!(client.text("GET docker:janitor").starts_with("3:"));
 }
