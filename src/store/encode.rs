@@ -237,13 +237,13 @@ impl Encoder<'_> {
             self.expire(&self.keys.host_containers(host), self.ttl_s);
             self.expire(&self.keys.host_stopped(host), self.ttl_s);
             self.expire(&self.keys.names(host), self.ttl_s);
+            self.expire(&self.keys.manifest(host), self.shared_ttl_s);
         }
         if batch.renew_shared {
             self.expire(&self.keys.hosts(), self.shared_ttl_s);
             self.expire(&self.keys.alive(), self.shared_ttl_s);
             self.expire(&self.keys.containers(), self.shared_ttl_s);
             self.expire(&self.keys.images(), self.shared_ttl_s);
-            self.expire(&self.keys.manifest(host), self.shared_ttl_s);
         }
     }
 
@@ -547,11 +547,11 @@ EXPIRE p:hosts:h 360
 EXPIRE p:hosts:h:containers 360
 EXPIRE p:hosts:h:stopped 360
 EXPIRE p:hosts:h:names 360
+EXPIRE p:hosts:h:manifest 86400
 EXPIRE p:hosts 86400
 EXPIRE p:alive 86400
 EXPIRE p:containers 86400
 EXPIRE p:images 86400
-EXPIRE p:hosts:h:manifest 86400
 PUBLISH p_events refresh_containers:h";
         assert_eq!(text, expected);
     }

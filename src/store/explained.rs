@@ -153,7 +153,7 @@ impl RedisStore {
                     plain(&["PTTL", &self.keys.lease(host)]),
                 ]
             });
-            let replies = self.ask(&questions.collect::<Vec<_>>())?;
+            let replies = self.ask_about_others(&questions.collect::<Vec<_>>())?;
             for (host, replies) in hosts.iter().zip(replies.chunks(5)) {
                 let (account, count) = Account::read(replies);
                 let lives = is_agents(&replies[4]) || timely.contains(&**host);

@@ -190,10 +190,10 @@ impl RedisStore {
         };
         let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err((error, command, true)) => {
-                return Err(self.half_done(&error, &command, &transaction.hosts));
+            Err((refusals, true)) => {
+                return Err(self.half_done(&refusals, &transaction.hosts));
             }
-            Err((error, command, false)) => return Err(self.refuse(&error, &command)),
+            Err((refusals, false)) => return Err(self.refuse(&refusals)),
         };
         let then = if replies.is_empty() {
             Vec::new()
@@ -211,6 +211,17 @@ impl RedisStore {
     pub(super) fn ask(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
         self.send(commands.iter())?;
         self.receive_all(commands.iter())
+    }
+
+    /// The same for keys of others: one of a wrong type is as good as none, and whoever owns it puts it right.
+    pub(super) fn ask_about_others(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
+        self.send(commands.iter())?;
+        let (replies, mut refusals) = self.receive_each(commands)?;
+        refusals.retain(|(error, _)| error.code() != "WRONGTYPE");
+        match refusals.is_empty() {
+            true => Ok(replies),
+            false => Err(self.refuse(&refusals)),
+        }
     }
 
     /// The hosts that are armed behind a transaction: all that will be held, unless they are too many.
@@ -290,7 +301,7 @@ impl RedisStore {
         if let Err(trouble) = sent.and_then(|()| link.send(&bytes, self.deadline)) {
             // Redis may have said why before it closed: too many clients, for one.
             if let Ok(Value::ServerError(error)) = link.receive(self.deadline) {
-                return Err(self.refuse(&error, &plain(&[])));
+                return Err(self.refuse(&[(error, plain(&[]))]));
             }
             return Err(self.fail(&trouble));
         }
@@ -312,27 +323,36 @@ impl RedisStore {
         &mut self,
         commands: impl IntoIterator<Item = &'a Cmd>,
     ) -> Result<Vec<Value>, StoreError> {
+        let (replies, refusals) = self.receive_each(commands)?;
+        match refusals.is_empty() {
+            true => Ok(replies),
+            false => Err(self.refuse(&refusals)),
+        }
+    }
+
+    /// A reply to each command, nothing in the place of an error; and the errors.
+    fn receive_each<'a>(
+        &mut self,
+        commands: impl IntoIterator<Item = &'a Cmd>,
+    ) -> Result<(Vec<Value>, Vec<Refusal>), StoreError> {
         let mut replies = Vec::new();
-        let mut refusal: Option<(ServerError, &Cmd)> = None;
+        let mut refusals = Vec::new();
         for command in commands {
             match self.receive() {
                 Ok(Value::ServerError(error)) => {
-                    refusal.get_or_insert((error, command));
+                    refusals.push((error, command.clone()));
                     replies.push(Value::Nil);
                 }
                 Ok(reply) => replies.push(reply),
                 // Redis says why before it closes.
-                Err(_) if refusal.is_some() => break,
+                Err(_) if !refusals.is_empty() => return Err(self.refuse(&refusals)),
                 Err(error) => return Err(error),
             }
         }
-        match refusal {
-            Some((error, command)) => Err(self.refuse(&error, command)),
-            None => Ok(replies),
-        }
+        Ok((replies, refusals))
     }
 
-    /// The replies from `MULTI` to `EXEC`: those within `EXEC`'s, or nothing when it refused, or the first error with its command and whether the
+    /// The replies from `MULTI` to `EXEC`: those within `EXEC`'s, or nothing when it refused, or the errors with their commands and whether the
     /// others ran. `EXEC`'s own error hides that of the command that Redis would not queue, so each is looked at.
     fn receive_transaction(
         &mut self,
@@ -340,60 +360,62 @@ impl RedisStore {
         queued: &[&Cmd],
         exec: &Cmd,
     ) -> Result<Executed, StoreError> {
-        let mut first: Option<(ServerError, Cmd)> = None;
+        let mut refusals: Vec<Refusal> = Vec::new();
         for command in [multi].into_iter().chain(queued.iter().copied()) {
             if let Value::ServerError(error) = self.receive()? {
-                first.get_or_insert_with(|| (error, command.clone()));
+                refusals.push((error, command.clone()));
             }
         }
         let executed = match self.receive()? {
             Value::ServerError(error) => {
-                let refused = first.is_some();
-                let (error, command) = first.unwrap_or((error, exec.clone()));
+                let refused = refusals.first().map(|(_, command)| command);
                 // Without `MULTI` each command ran by itself.
-                let alone = command.args_iter().eq(multi.args_iter());
-                Err((error, command, alone || !refused))
+                let ran = refused.is_none_or(|command| command.args_iter().eq(multi.args_iter()));
+                refusals.push((error, exec.clone()));
+                Err((refusals, ran))
             }
             Value::Nil => Ok(None),
             reply => {
                 let items = reply.into_sequence().unwrap_or_default();
-                let failed = items.iter().zip(queued).find_map(|pair| match pair {
+                refusals.extend(items.iter().zip(queued).filter_map(|pair| match pair {
                     (Value::ServerError(error), command) => {
                         Some((error.clone(), (*command).clone()))
                     }
                     _ => None,
-                });
-                let failed = first.or(failed);
-                failed.map_or(Ok(Some(items)), |(error, command)| {
-                    Err((error, command, true))
-                })
+                }));
+                match refusals.is_empty() {
+                    true => Ok(Some(items)),
+                    false => Err((refusals, true)),
+                }
             }
         };
         Ok(executed)
     }
 
     /// A command within a transaction failed while the others ran: what the store holds of these hosts must be compared anew.
-    fn half_done(
-        &mut self,
-        error: &ServerError,
-        command: &Cmd,
-        hosts: &[EngineIndex],
-    ) -> StoreError {
+    fn half_done(&mut self, refusals: &[Refusal], hosts: &[EngineIndex]) -> StoreError {
         for host in hosts {
             self.held.remove(host);
             self.spoilt.push(*host);
         }
-        self.refuse(error, command)
+        self.refuse(refusals)
     }
 
-    /// Redis answered with an error: the connection ends. A key of a wrong type is removed first, so that it can be made anew.
-    fn refuse(&mut self, error: &ServerError, command: &Cmd) -> StoreError {
-        if error.code() == "WRONGTYPE" {
+    /// Redis answered with errors, of which the first is told: the connection ends. Keys of a wrong type are removed first, so that they can be made
+    /// anew.
+    fn refuse(&mut self, refusals: &[Refusal]) -> StoreError {
+        let wrong = refusals
+            .iter()
+            .filter(|(error, _)| error.code() == "WRONGTYPE");
+        for (_, command) in wrong {
             // Should this fail, the same error comes again and with it the next attempt.
             let _ = self.heal(command);
         }
         self.link = None;
-        errors::refused(&self.options.shown_url, error, command)
+        match refusals.first() {
+            Some((error, command)) => errors::refused(&self.options.shown_url, error, command),
+            None => self.closed(),
+        }
     }
 
     /// Deletes the key of a command, unless it has the type by now that the command wants.
@@ -451,5 +473,8 @@ impl RedisStore {
     }
 }
 
-/// The items of a transaction's reply, nothing when it was refused, or an error with its command and whether the others may have run.
-type Executed = Result<Option<Vec<Value>>, (ServerError, Cmd, bool)>;
+/// An error that Redis answered, and to what.
+type Refusal = (ServerError, Cmd);
+
+/// The items of a transaction's reply, nothing when it was refused, or errors and whether the other commands may have run.
+type Executed = Result<Option<Vec<Value>>, (Vec<Refusal>, bool)>;

@@ -201,7 +201,7 @@ pub struct HostBatch {
     pub stamp: bool,
     /// Renew the time to live of the host's own keys.
     pub renew: bool,
-    /// Renew the day of the shared sets and of the manifest.
+    /// Renew the day of the shared sets.
     pub renew_shared: bool,
     /// The new value of `resume`.
     pub resume_ns: Option<i64>,

@@ -198,8 +198,23 @@ impl RedisStore {
         Ok(runs)
     }
 
-    /// What the store says of one host's containers.
+    /// What the store says of one host's containers. A key of a wrong type is deleted, and said to be empty.
     pub(super) fn read_audit(&mut self, host: EngineIndex) -> Result<Audit, StoreError> {
+        let id = self.host(host);
+        let own = [
+            (self.keys.host_containers(id), "set"),
+            (self.keys.host_stopped(id), "set"),
+            (self.keys.names(id), "hash"),
+            (self.keys.manifest(id), "hash"),
+            (self.keys.hosts(), "set"),
+            (self.keys.host(id), "hash"),
+        ];
+        let types = self.ask(&own.each_ref().map(|(key, _)| plain(&["TYPE", key])))?;
+        for ((key, kind), found) in own.iter().zip(&types) {
+            if !matches!(text(found).as_deref(), Some(found) if found == "none" || found == *kind) {
+                self.delete_unless(key, kind)?;
+            }
+        }
         let id = self.host(host);
         let replies = self.ask(&[
             plain(&["SMEMBERS", &self.keys.host_containers(id)]),

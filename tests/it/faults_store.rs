@@ -134,7 +134,7 @@ fn timed_fault_14_a_flush_while_nothing_happens_is_noticed_by_the_heartbeat_and_
 }
 
 /// Keys and members of a host's own, and what somebody does to them. CID is a container that runs, NAME its name.
-const OWN: [&str; 27] = [
+const OWN: [&str; 41] = [
     "DEL docker:containers:CID",
     "DEL docker:containers:CID:json",
     "DEL docker:containers:CID docker:containers:CID:json",
@@ -162,10 +162,24 @@ const OWN: [&str; 27] = [
     "SREM docker:hosts h",
     "DEL docker:hosts",
     "DEL docker:alive",
+    "DEL docker:hosts:h:manifest",
+    "PERSIST docker:hosts:h:manifest",
+    "PERSIST docker:hosts:h:containers",
+    "PERSIST docker:containers:CID",
+    "SET docker:hosts:h x",
+    "SET docker:hosts:h:containers x",
+    "SET docker:hosts:h:stopped x",
+    "SET docker:hosts:h:names x",
+    "SET docker:hosts:h:manifest x",
+    "EVAL redis.call('SADD','docker:hosts:h:containers','\\255\\254') 0",
+    "EVAL redis.call('SADD','docker:hosts:h:stopped','\\255\\254') 0",
+    "EVAL redis.call('HSET','docker:hosts:h','\\255\\254','x') 0",
+    "EVAL redis.call('HSET','docker:hosts:h:names','\\255\\254','CID') 0",
+    "EVAL redis.call('HSET','docker:hosts:h:manifest','\\255\\254','x') 0",
 ];
 
 /// The same of shared sets,
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 19] = [
     "SREM docker:containers CID",
     "DEL docker:containers",
     "SREM docker:images image-1",
@@ -178,10 +192,17 @@ const SHARED: [&str; 12] = [
     "SADD docker:images:image-1:containers ghost",
     "SADD docker:hosts ghost",
     "ZADD docker:alive 1 ghost",
+    "PERSIST docker:hosts",
+    "PERSIST docker:images:image-2:hosts",
+    "EXPIRE docker:images:image-2:containers 1000000",
+    "EVAL redis.call('SADD','docker:containers','\\255\\254') 0",
+    "EVAL redis.call('SADD','docker:images:image-1:hosts','\\255\\254') 0",
+    "EVAL redis.call('SADD','docker:hosts','\\255\\254') 0",
+    "EVAL redis.call('ZADD','docker:alive','1','\\255\\254') 0",
 ];
 
 /// and of keys that no set names, or that are of a wrong type.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 17] = [
     "HSET docker:containers:ghost host h",
     "SET docker:containers:ghost:json {}",
     "RPUSH docker:containers:listed x",
@@ -193,6 +214,12 @@ const KEYS: [&str; 11] = [
     "SET docker:hosts:foreign:lease x",
     "SET docker:containers:CID x",
     "SET docker:containers:CID:json x",
+    "EVAL redis.call('SET','docker:containers:\\255\\254','x') 0",
+    "SET docker:images:image-3:hosts x",
+    "SET docker:images:image-3:containers x",
+    "SET docker:images x",
+    "SET docker:events x",
+    "SET docker:runs x",
 ];
 
 /// Keys of others, which are left alone.
@@ -310,7 +337,49 @@ fn timed_fault_14_shared_sets_and_keys_of_nobody_are_put_right_within_ten_interv
     for other in OTHERS {
         assert_eq!(scene.redis.query::<String>(&["GET", other]), "x");
     }
+    for stream in ["docker:events", "docker:runs"] {
+        assert_ne!(scene.redis.query::<String>(&["TYPE", stream]), "string");
+    }
     assert_no_other_handler_ran(&scene, &engine, BTreeMap::new());
+}
+
+#[test]
+fn fault_14_another_agent_does_not_take_a_living_hosts_keys_for_nobodys() {
+    need!(redis);
+    let (redis, engine, other) = (Redis::start(), engine_with(6), engine_with(3));
+    // The next resync of the first is a minute away; the other is the janitor again and again meanwhile.
+    let _first = Agent::watch("h", &engine.url(), &redis.url(), 60);
+    let second = Agent::watch("i", &other.url(), &redis.url(), 1);
+    let settle = |limit| {
+        let engines = [("h", &engine), ("i", &other)];
+        oracle::settle(&redis, "docker", limit, || hosts(&engines));
+    };
+    settle(SOON);
+    let all = || {
+        (
+            redis.keys("docker:containers"),
+            redis.keys("docker:images"),
+            redis.query::<BTreeSet<String>>(&["SMEMBERS", "docker:containers"]),
+            redis.query::<BTreeSet<String>>(&["SMEMBERS", "docker:images"]),
+        )
+    };
+    let before = all();
+    let notices = Notices::of(&redis, "docker_events");
+    for line in [
+        "DEL docker:hosts:h:manifest",
+        "SET docker:hosts:h:manifest x",
+        "DEL docker:hosts:h:manifest docker:hosts:h:containers docker:hosts:h:names",
+        "DEL docker:hosts:h",
+    ] {
+        redis.query::<Value>(&line.split(' ').collect::<Vec<_>>());
+        notices.so_far();
+        for _ in 0..4 {
+            notices.until("refresh_containers:i", SOON);
+            assert_eq!(all(), before, "{line}: {}", second.log());
+        }
+    }
+    // Its own resync puts it right.
+    settle(seconds(70));
 }
 
 /// Every value that stands under a container's id is that container's.

@@ -218,8 +218,45 @@ fn shared_and_own_keys_of_a_wrong_type_heal() {
     assert_eq!(client.text("TYPE docker:alive"), "zset");
     client.ask("DEL docker:hosts:a:containers");
     client.ask("SET docker:hosts:a:containers text");
-    store.audit(A).expect_err("a key of a wrong type");
+    let audit = store.audit(A).expect("audit");
+    assert_eq!(audit.running, []);
     assert_eq!(client.text("EXISTS docker:hosts:a:containers"), "0");
+}
+
+#[test]
+fn however_many_keys_are_of_a_wrong_type_one_refusal_is_all_they_cost() {
+    let server = Server::start(&[]);
+    let mut store = server.holding("boot", &[0]);
+    let mut client = server.client();
+    let mut whole = report(0, vec![put("c1", "i")]);
+    whole.hosts[0].happened = vec![Happening::Gap {
+        dropped: 0,
+        reason: "for the stream".into(),
+    }];
+    done(store.apply(&whole));
+    let keys = [
+        "hosts",
+        "containers",
+        "images",
+        "images:i:hosts",
+        "images:i:containers",
+        "hosts:a",
+        "hosts:a:containers",
+        "hosts:a:names",
+        "hosts:a:manifest",
+        "events",
+    ];
+    for key in keys {
+        client.ask(&format!("SET docker:{key} text"));
+    }
+    store.apply(&whole).expect_err("keys of a wrong type");
+    for key in keys {
+        let line = format!("EXISTS docker:{key}");
+        assert_eq!(client.text(&line), "0", "{key}");
+    }
+    store.open().expect("open");
+    store.take(&claims(&[0])).expect("take");
+    done(store.apply(&whole));
 }
 
 #[test]
