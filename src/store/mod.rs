@@ -16,6 +16,7 @@ pub mod memory;
 mod once;
 mod open;
 pub mod redis;
+mod rivals;
 mod search;
 mod sweep;
 mod take;

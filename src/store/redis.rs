@@ -1,6 +1,6 @@
 //! The central store as it is: a Redis, or whatever speaks its protocol and has transactions.
 //!
-//! One connection, used by the thread that calls, which waits for each request's answers. `fence` has the transactions, `open` and `take` the leases,
+//! One connection, used by the thread that calls, which waits for each request's answers. `fence` has the transactions, `open`, `take` and `rivals` the leases,
 //! `once` those of commands, `lost`, `sweep` and `search` what other agents left.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use super::encode::{Encoder, plain};
 use super::fence::{LEASE_MS, Pending, REQUEST_LIMIT, Ran, Transaction};
 use super::keys::{Keys, field};
 use super::link::{self, Link, Wire, number, text, texts};
+use super::rivals::Rival;
 use super::{
     Applied, Audit, Batch, Beaten, Burial, Claim, Fenced, Holder, HostBatch, OnceAsk, OnceState,
     Opened, Store, StoreError, Swept, Taken,
@@ -86,6 +87,8 @@ pub struct RedisStore {
     pub(super) ids: BTreeMap<EngineIndex, Arc<str>>,
     /// The hosts that are ours.
     pub(super) held: BTreeMap<EngineIndex, Hold>,
+    /// Hosts that others held when we asked last.
+    pub(super) rivals: BTreeMap<EngineIndex, Rival>,
     /// Leases that are watched, as they were read.
     pub(super) armed: BTreeMap<EngineIndex, Option<String>>,
     /// Counts transactions.
@@ -117,6 +120,7 @@ impl RedisStore {
             deadline: Instant::now() + REQUEST_LIMIT,
             ids: BTreeMap::new(),
             held: BTreeMap::new(),
+            rivals: BTreeMap::new(),
             armed: BTreeMap::new(),
             sequence: 0,
             pending: None,

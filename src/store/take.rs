@@ -42,7 +42,8 @@ impl RedisStore {
     /// Takes all leases that are free, or ours already, in one transaction; says who holds each of the others.
     fn take_leases(&mut self, claims: &[Claim]) -> Result<Vec<Option<Holder>>, StoreError> {
         for _ in 0..TRIES {
-            let holders = self.watch_holders(claims)?;
+            let mut holders = self.watch_holders(claims)?;
+            self.respect_rivals(claims, &mut holders)?;
             let free: Vec<&Claim> = claims
                 .iter()
                 .zip(&holders)

@@ -2,8 +2,10 @@
 
 use std::sync::Barrier;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{A, B, fenced, overdue};
+use crate::store::link::texts;
 use crate::store::testing::*;
 use crate::store::*;
 
@@ -139,6 +141,72 @@ fn of_agents_that_race_for_a_host_one_gets_it() {
             .sum()
     });
     assert_eq!(won, 1);
+}
+
+#[test]
+fn a_lease_that_the_store_lost_is_its_agents_for_a_heartbeat() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut first = server.holding("first", &[0]);
+    let mut second = server.store("second");
+    second.open().expect("open");
+    // The same id, and the same engine under another one.
+    let other_id = vec![Claim {
+        host: B,
+        id: host_id(1),
+        identity: claims(&[0])[0].identity.clone(),
+    }];
+    for change in [
+        "FLUSHALL",
+        "DEL docker:hosts:a:lease docker:engines:engine0@machine0",
+        "DEL docker:hosts:a:lease docker:engines:engine0@machine0 docker:alive",
+    ] {
+        for claim in [&claims(&[0]), &other_id] {
+            let mut holder = || second.take(claim).expect("take").remove(0).outcome;
+            let held = holder().expect_err("the first lives");
+            client.ask(change);
+            for _ in 0..3 {
+                assert_eq!(holder(), Err(held.clone()), "{change}");
+            }
+            let Ok(Beaten::Fenced(fenced)) = first.beat(&claims(&[0])) else {
+                panic!("{change} was not noticed");
+            };
+            assert_eq!(fenced.lost, [A]);
+            assert!(first.take(&claims(&[0])).expect("take")[0].outcome.is_ok());
+            holder().expect_err("the first has it again");
+        }
+    }
+    // Should it be dead, the wait has an end.
+    client.ask("FLUSHALL");
+    let begun = Instant::now();
+    until("the second has it", || {
+        second.take(&claims(&[0])).expect("take")[0].outcome.is_ok()
+    });
+    assert!(begun.elapsed() > Duration::from_secs(2));
+}
+
+#[test]
+fn a_lease_that_was_given_back_or_ended_at_its_time_is_free_at_once() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    for end in ["release", "expire"] {
+        let mut first = server.holding("first", &[0]);
+        done(first.apply(&report(0, vec![])));
+        let mut second = server.store("second");
+        second.open().expect("open");
+        let mut take = || second.take(&claims(&[0])).expect("take").remove(0).outcome;
+        take().expect_err("the first lives");
+        if end == "release" {
+            first.release(&[A]).expect("release");
+        } else {
+            // As ten seconds after its last heartbeat.
+            let now = texts(&client.ask("TIME")).remove(0);
+            client.ask(&format!("ZADD docker:alive {now} a"));
+            client.ask("DEL docker:hosts:a:lease docker:engines:engine0@machine0");
+        }
+        take().expect("it is free");
+        second.release(&[A]).expect("release");
+    }
 }
 
 #[test]
