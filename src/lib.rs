@@ -23,7 +23,7 @@
 //! | `core` | [`driver`] | the inbox, until the next deadline | the core says that all is done, or panics |
 //! | `writer` | [`writer`] | a request; Redis, 5 s at most | its requests' sender is dropped |
 //! | `read:<engine>` | [`reader`] | an order; the engine's stream | its orders' sender is dropped and its socket shut: at the end, or when the engine leaves the file |
-//! | `sync:<engine>` | [`syncer`] | an ask; the engine, 30 s at most | its asks' sender is dropped and its socket shut, likewise |
+//! | `sync:<engine>` | [`syncer`] | an ask; the engine, 20 s at most | its asks' sender is dropped and its socket shut, likewise |
 //! | `slow:<engine>`, up to 12 | [`syncer`] | an inspect that hangs | none is left |
 //! | `next:<engine>`, at the end of a stream | [`reader`] | the engine, which it asks who it is | the next stream is open |
 //! | `handler:<n>` | [`handlers`] | a job; its command | idle for 10 s |

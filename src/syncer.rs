@@ -2,8 +2,12 @@
 //!
 //! A syncer serves one ask after another. An inspect waits for its container's lock, for ever if that container is stuck: one that is not answered
 //! within 500 ms moves to a slow thread, which exists only while there is such a one, and the next is asked. While there is one, the others get 50 ms:
-//! twenty that hang must not cost their engine ten seconds, and whoever is only slow is answered there as soon. A syncer that is asked nothing asks
-//! the engine from time to time whether it still answers. All end when the asks' sender is dropped and their [`Socket`]s are shut.
+//! twenty that hang must not cost their engine ten seconds, and whoever is only slow is answered there as soon.
+//!
+//! Where all hang it is the engine that does. A syncer to which nothing was answered for some seconds, because nothing was asked or because all of it
+//! was in vain, asks the engine whether it answers at all before anything else.
+//!
+//! All end when the asks' sender is dropped and their [`Socket`]s are shut.
 
 use std::collections::{HashSet, VecDeque};
 use std::ops::ControlFlow;
@@ -35,9 +39,9 @@ const SLOW_TURN: Duration = Duration::from_secs(2);
 const SLOW_THREADS: usize = 12;
 const HUNG_THREADS: usize = 8;
 
-/// After so long without an ask the engine is asked whether it still answers, on the connection that is kept: it may be frozen, and a stream on which
-/// nothing comes does not tell.
-const QUIET: Duration = Duration::from_secs(15);
+/// After so long without an answer the engine is asked whether it still answers: it may be frozen, and a stream on which nothing comes does not tell.
+/// A list may be asked for just before: both together take less than half a minute.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// The core believes in a silence only when it is told of it twice.
 const PINGS: usize = 2;
@@ -93,6 +97,8 @@ pub struct Syncer {
     asks: Receiver<Ask>,
     socket: Socket,
     client: Option<(Generation, Client)>,
+    /// When the engine answered last, whatever it said.
+    answered: Instant,
     slow: Arc<Slow>,
 }
 
@@ -109,16 +115,19 @@ impl Syncer {
             asks,
             socket: sockets.0,
             client: None,
+            answered: Instant::now(),
             slow: Arc::new(slow),
         }
     }
 
     /// Serves one ask; `Break` when there will be no more.
     pub fn run(&mut self) -> ControlFlow<()> {
-        let ask = match self.asks.recv_timeout(QUIET) {
+        let ask = match self.asks.recv_deadline(self.answered + QUIET) {
             Ok(ask) => ask,
             Err(RecvTimeoutError::Timeout) => {
-                self.ping();
+                if self.ping() {
+                    self.answered = Instant::now();
+                }
                 return ControlFlow::Continue(());
             }
             Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
@@ -127,11 +136,24 @@ impl Syncer {
         match ask.question {
             Question::List => {
                 let mut answer = Answer::list(&self.desk, ask.generation);
-                answer.list = Some(self.desk.list(&client, &ask.api_version));
+                let list = self.desk.list(&client, &ask.api_version);
+                if !matches!(
+                    list,
+                    Err(Unlisted {
+                        timed_out: true,
+                        ..
+                    })
+                ) {
+                    self.answered = Instant::now();
+                }
+                answer.list = Some(list);
             }
             Question::Inspect { ids, check_filters } => {
                 let mut answer = Answer::inspects(&self.desk, ask.generation, ids);
                 while let Some(id) = answer.ids.front().cloned() {
+                    if self.answered.elapsed() >= QUIET && self.ping() {
+                        self.answered = Instant::now();
+                    }
                     let slow = SlowAsk {
                         generation: ask.generation,
                         api_version: ask.api_version.clone(),
@@ -147,6 +169,8 @@ impl Syncer {
                     answer.next(result);
                     if moved {
                         self.slow.add(slow, patience == PATIENCE);
+                    } else {
+                        self.answered = Instant::now();
                     }
                 }
             }
@@ -154,10 +178,10 @@ impl Syncer {
         ControlFlow::Continue(())
     }
 
-    /// Tells the core when the engine that was asked last does not answer any more.
-    fn ping(&self) {
+    /// Does the engine that was asked last still answer? Where it does not the core is told.
+    fn ping(&self) -> bool {
         let Some((generation, client)) = &self.client else {
-            return;
+            return true;
         };
         for _ in 0..PINGS {
             match client.ping() {
@@ -169,9 +193,10 @@ impl Syncer {
                     });
                 }
                 // An engine that is away breaks its stream as well, and the core hears of it by that.
-                Ok(()) | Err(_) => return,
+                Ok(()) | Err(_) => return true,
             }
         }
+        false
     }
 
     /// A client of this generation: after a reconnect the socket leads to another process, perhaps to another engine.
@@ -191,8 +216,10 @@ impl Syncer {
 
 impl Desk {
     fn list(&self, client: &Client, api_version: &str) -> Result<Vec<Row>, Unlisted> {
+        let deadline = Instant::now() + LIST_LIMIT;
         let list = |filters: &[(String, String)]| {
-            let rows = client.list(api_version, self.all, filters, None, LIST_LIMIT);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let rows = client.list(api_version, self.all, filters, None, left);
             rows.map_err(|error| Unlisted {
                 timed_out: error.kind == DockerErrorKind::Timeout,
                 error: error.text,

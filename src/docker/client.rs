@@ -32,7 +32,7 @@ pub const INFO_LIMIT: Duration = Duration::from_secs(15);
 /// The headers of `/events` come before anything is looked for.
 const EVENTS_LIMIT: Duration = Duration::from_secs(5);
 /// 10,000 rows take a quiet engine about a second. A longer wait than this would only hold up the inspects behind it.
-pub const LIST_LIMIT: Duration = Duration::from_secs(30);
+pub const LIST_LIMIT: Duration = Duration::from_secs(20);
 
 /// A connection that nobody used for so long is not used again; a syncer pings more often.
 const IDLE_AGE: Duration = Duration::from_secs(30);

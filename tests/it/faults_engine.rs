@@ -88,6 +88,7 @@ fn timed_fault_6_dockerd_stopped_killed_or_frozen_for_a_minute_heals_and_delays_
             scene.host_field("real", "status") == "down"
         });
         println!("frozen, and down after {:?}", frozen.elapsed());
+        assert!(frozen.elapsed() < seconds(30), "{:?}", frozen.elapsed());
         agent.wait_log("it did not answer in time", seconds(1));
         sleep(seconds(60).saturating_sub(frozen.elapsed()));
         assert_eq!(scene.host_field("real", "status"), "down");
@@ -121,6 +122,96 @@ fn timed_fault_6_a_dockerd_that_freezes_while_nothing_happens_is_down_within_hal
     dockerd.thaw();
     settled(&dockerd);
     assert_eq!(scene.number("real", "gaps"), 0);
+}
+
+#[test]
+fn timed_fault_6_an_engine_that_freezes_in_the_middle_of_a_comparison_is_down_within_half_a_minute()
+{
+    need!(redis);
+    const CONTAINERS: u64 = 3000;
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    for number in 0..CONTAINERS {
+        engine.run(Spec::named(&format!("c{number}")));
+    }
+    // Slow enough to be in the middle of it for long.
+    engine.misbehave(Route::Inspect, Behaviour::Late(Duration::from_millis(10)));
+    let agent = scene.watch(&[("h", &engine.url())], &[]);
+    wait_until(SOON, "a comparison is under way", || {
+        engine.requests(&Route::Inspect) > 300
+    });
+    engine.misbehave(Route::Every, Behaviour::Hang);
+    engine.behave(&Route::Inspect);
+    let frozen = Instant::now();
+    let asked = engine.requests(&Route::Inspect);
+    wait_until(seconds(100), "a frozen engine is said to be down", || {
+        scene.host_field("h", "status") == "down"
+    });
+    let vain = engine.requests(&Route::Inspect) - asked;
+    println!(
+        "frozen after {asked} inspects, and down after {:?} and {vain} more",
+        frozen.elapsed()
+    );
+    assert!(asked < CONTAINERS / 2, "{asked} of them were over");
+    assert!(frozen.elapsed() < seconds(30), "{:?}", frozen.elapsed());
+    engine.behave(&Route::Every);
+    scene.settle(seconds(60), &[("h", &engine)]);
+    assert_eq!(scene.number("h", "gaps"), 0, "{}", agent.log());
+}
+
+#[test]
+fn timed_fault_6_an_engine_that_freezes_over_a_list_is_down_within_half_a_minute_whatever_it_said_before()
+ {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let id = engine.run(Spec::named("a"));
+    let agent = scene.report(&engine, &["-updateInterval=2s"]);
+    let asked = engine.requests(&Route::List);
+    engine.misbehave(Route::List, Behaviour::Hang);
+    wait_until(SOON, "a list is asked for", || {
+        engine.requests(&Route::List) > asked
+    });
+    // It is not taken for dead as long as it says something.
+    engine.rename(&id, "b");
+    scene.expect_runs(SOON, &["h rename b"]);
+    engine.misbehave(Route::Every, Behaviour::Hang);
+    let frozen = Instant::now();
+    wait_until(seconds(100), "a frozen engine is said to be down", || {
+        scene.host_field("h", "status") == "down"
+    });
+    println!("frozen, and down after {:?}", frozen.elapsed());
+    assert!(frozen.elapsed() < seconds(30), "{:?}", frozen.elapsed());
+    engine.behave(&Route::Every);
+    engine.behave(&Route::List);
+    scene.settle(SOON, &[("h", &engine)]);
+    assert_eq!(scene.number("h", "gaps"), 0, "{}", agent.log());
+}
+
+#[test]
+fn timed_fault_6_an_engine_that_is_slow_over_its_list_holds_up_no_longer_where_there_is_a_filter() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let id = engine.run(Spec::named("a"));
+    let agent = scene.report(&engine, &["-updateInterval=2s", "--filter=status=running"]);
+    let asked = engine.requests(&Route::List);
+    // One list in time, and another that would be; what is asked of the one container is not late.
+    engine.misbehave(Route::ListOf(id.clone()), Behaviour::Late(Duration::ZERO));
+    engine.misbehave(Route::List, Behaviour::Late(seconds(14)));
+    wait_until(SOON, "a list is asked for", || {
+        engine.requests(&Route::List) > asked
+    });
+    let began = Instant::now();
+    engine.rename(&id, "b");
+    wait_until(seconds(60), "what is behind the lists is asked for", || {
+        scene.field(&id, "name") == "/b"
+    });
+    println!("held up for {:?}", began.elapsed());
+    assert!(began.elapsed() < seconds(23), "{:?}", began.elapsed());
+    engine.behave(&Route::List);
+    scene.settle(SOON, &[("h", &engine)]);
+    assert_eq!(scene.number("h", "gaps"), 0, "{}", agent.log());
 }
 
 #[test]

@@ -422,8 +422,8 @@ fn an_idle_agent_costs_next_to_nothing() {
     );
     let (all, pings) = (asked().0 - all, asked().1 - pings);
     assert!(
-        all == pings && pings <= 1 + beaten / 7,
-        "an idle engine is asked nothing but, each 15 s, whether it is there: {all}, {pings}"
+        all == pings && pings <= 1 + beaten / 5,
+        "an idle engine is asked nothing but, each 10 s, whether it is there: {all}, {pings}"
     );
     // The tests' own build is larger, and its code counts too.
     let limit_kb = if released { 8 * 1024 } else { 20 * 1024 };
