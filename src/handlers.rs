@@ -197,8 +197,11 @@ impl Shared {
             log::info!("{}: started", named(job));
         }
         let started = Instant::now();
-        let run = threads::catch(|| (self.runner)(job, cancel))
-            .unwrap_or_else(|panic| not_started(panic, started.elapsed()));
+        let run = || {
+            threads::rehearse();
+            (self.runner)(job, cancel)
+        };
+        let run = threads::catch(run).unwrap_or_else(|panic| not_started(panic, started.elapsed()));
         self.finish(job, run);
     }
 

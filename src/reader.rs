@@ -194,6 +194,7 @@ impl Reader {
         let (answer, answers) = bounded(1);
         let (address, socket, span) = (self.address.clone(), self.sockets[1].clone(), self.span());
         let work = move || {
+            threads::rehearse();
             let opened = greet(&address, &socket).and_then(|greeting| {
                 let since = orders.recv().map_err(|_| "the stream is lost".to_owned())?;
                 greeting.open(since, span)

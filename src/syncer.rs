@@ -407,7 +407,10 @@ impl Slow {
                 return;
             };
             let inspect = || self.desk.inspect(client, &ask, limit);
-            let result = threads::catch(inspect).unwrap_or_else(Inspected::Failed);
+            let result = threads::catch(inspect).unwrap_or_else(|panic| {
+                log::error!("thread `slow:{}` {panic}", self.desk.name);
+                Inspected::Failed(panic)
+            });
             let mut state = self.lock();
             state.waiting -= usize::from(limit != PATIENCE);
             match result {

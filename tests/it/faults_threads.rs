@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::engine::Engine;
 use crate::engine::containers::Spec;
+use crate::engine::{Behaviour, Engine, Route};
 use crate::kit::agent::Agent;
 use crate::kit::manager::Manager;
 use crate::kit::need::need;
@@ -66,21 +66,54 @@ fn timed_fault_22_a_panic_in_an_engines_thread_starts_that_engine_anew_and_the_o
     let pulse = Pulse::of(&pair.scene, "bar", &pair.second);
     let mut agent = pair.start(&[]);
     pair.settle();
-    for thread in ["read:foo", "sync:foo", "read:foo", "sync:foo"] {
+    for thread in [
+        "read:foo", "sync:foo", "slow:foo", "next:foo", "read:foo", "sync:foo",
+    ] {
         let told = agent.log().len();
         let hurt = pulse.is_in_time(&format!("a panic of {thread}"), || {
+            let hurt = pair.first.create(Spec::named(&format!("hurt-{told}")));
             pair.order(&format!("panic {thread}"));
-            let hurt = pair.first.run(Spec::named(&format!("hurt-{told}")));
+            match thread {
+                // An inspect that takes longer than others are made to wait for.
+                "slow:foo" => pair
+                    .first
+                    .misbehave(Route::InspectOf(hurt.clone()), Behaviour::Late(seconds(1))),
+                // About as many events as an engine remembers: its stream is renewed before its time.
+                "next:foo" => (0..250).for_each(|_| pair.first.top(&hurt)),
+                _ => {}
+            }
+            pair.first.start(&hurt);
             agent.wait_log_from(told, &format!("thread `{thread}` panicked at"), SOON);
             hurt
         });
         pair.settle();
+        pair.first.behave(&Route::InspectOf(hurt.clone()));
         pair.first.kill(&hurt, 9);
         pair.settle();
         let log = agent.log();
         assert!(!log[told..].contains("engine `bar`"), "{}", &log[told..]);
         assert_eq!(log[told..].matches("panicked at").count(), 1);
     }
+    assert!(agent.exited().is_none());
+}
+
+#[test]
+fn fault_22_a_panic_in_a_handlers_thread_is_the_failure_of_that_run_alone() {
+    need!(redis);
+    let pair = Pair::new();
+    let mut agent = pair.start(&[]);
+    pair.settle();
+    pair.order("panic handler:1");
+    pair.first.run(Spec::named("doomed"));
+    let told = "for start of doomed on foo: could not be started: panicked at src/threads.rs";
+    agent.wait_log(told, SOON);
+    // The thread lives, and serves the next one.
+    pair.first.run(Spec::named("next"));
+    pair.second.run(Spec::named("other"));
+    pair.scene
+        .expect_runs(SOON, &["foo start next", "bar start other"]);
+    pair.settle();
+    assert_eq!(agent.log().matches("panicked at").count(), 1);
     assert!(agent.exited().is_none());
 }
 
