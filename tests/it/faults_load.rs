@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::engine::containers::Spec;
 use crate::kit::agent::Agent;
 use crate::kit::docker::Dockerd;
-use crate::kit::http::{Stream, post};
+use crate::kit::http::{Stream, get, post};
 use crate::kit::need::need;
 use crate::kit::oracle::{self, Host};
 use crate::kit::pulse::Pulse;
@@ -131,23 +131,20 @@ fn timed_fault_8_a_storm_of_health_checks_drops_nothing_and_is_over_within_a_sec
     let ids = checked(&engine);
     let agent = scene.report(&engine, &[]);
     read_beside(&engine);
-    // Two controls: a storm that an engine tells to nobody but such a reader, and as many changes with no storm before them.
+    // A control: a storm that an engine tells to nobody but such a reader.
     read_beside(&bare);
     let alone = storm(&bare, &checked(&bare));
-    let change_all = |memory: u64| {
-        ids.iter().for_each(|id| engine.update(id, memory));
-        let ended = Instant::now();
-        all_show(&scene, &ids, memory);
-        ended.elapsed()
-    };
-    let calm = change_all(32 << 20);
+    let bare_before = mirrored(&scene, &engine, &ids);
     let before = engine.events_published();
     let blown = storm(&engine, &ids);
-    let right = change_all(64 << 20);
+    ids.iter().for_each(|id| engine.update(id, 64 << 20));
+    let ended = Instant::now();
+    all_show(&scene, &ids, 64 << 20);
+    let right = ended.elapsed();
     let count = engine.events_published() - before;
-    let calm = calm.max(change_all(96 << 20));
+    let looped = bare_before.max(mirrored(&scene, &engine, &ids));
     println!(
-        "{count} events in {blown:?}, {alone:?} without the agent, right {right:?} after the end, {calm:?} without a storm, {} kB",
+        "{count} events in {blown:?}, {alone:?} without the agent, right {right:?} after the end, {looped:?} a bare loop, {} kB",
         agent.rss_kb()
     );
     assert!(count >= 10_000, "{count}");
@@ -156,13 +153,46 @@ fn timed_fault_8_a_storm_of_health_checks_drops_nothing_and_is_over_within_a_sec
         blown < seconds(10) && blown < alone * 3 + seconds(1),
         "{blown:?}, {alone:?}"
     );
-    // On a machine so busy that even without a storm it takes long, a second is too short; more than five are none of this test's.
-    assert!(calm < seconds(5), "{calm:?} without a storm");
-    assert!(right < seconds(1).max(calm * 3), "{right:?}, {calm:?}");
+    // Where a second is too short, it is for whoever does nothing but that work as well: the agent takes about as long as such a loop.
+    assert!(
+        right < seconds(1).max(looped * 2),
+        "{right:?}, a bare loop {looped:?}"
+    );
     assert!(agent.rss_kb() < 128 << 10, "{} kB", agent.rss_kb());
     let spared = spared(&engine);
     scene.settle(LATER, &[("h", &engine)]);
     assert!(!spared || scene.number("h", "gaps") == 0, "{}", agent.log());
+}
+
+/// How long it takes to inspect these containers and to write what is found, one after the other and nothing else.
+fn mirrored(scene: &Scene, engine: &Engine, ids: &[String]) -> Duration {
+    let mut redis = scene.redis.connect();
+    let began = Instant::now();
+    for id in ids {
+        let reply = get(engine.place(), &format!("/v1.41/containers/{id}/json"));
+        let mut fields: Vec<(String, String)> = Vec::new();
+        for (part, within) in reply.json().as_object().into_iter().flatten() {
+            for (name, value) in within.as_object().into_iter().flatten() {
+                fields.push((format!("{part}_{name}"), value.to_string()));
+            }
+        }
+        let key = format!("bare:{id}");
+        let mut all = redis::pipe();
+        all.atomic()
+            .del(&key)
+            .hset_multiple(&key, &fields)
+            .set(format!("{key}:json"), &reply.body);
+        all.publish("bare_events", &key);
+        all.exec(&mut redis).expect("a transaction");
+    }
+    let took = began.elapsed();
+    // The oracle knows nothing of it.
+    for id in ids {
+        scene
+            .redis
+            .query::<()>(&["DEL", &format!("bare:{id}"), &format!("bare:{id}:json")]);
+    }
+    took
 }
 
 /// Puts 300 containers with health checks there.
