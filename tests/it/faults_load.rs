@@ -29,9 +29,7 @@ fn timed_fault_7_redis_down_while_20000_events_flow_makes_no_engine_wait_and_no_
     const EVENTS: u64 = 20_000;
     let mut scene = Scene::new();
     let (engine, calm) = (scene.engine("d"), scene.engine("c"));
-    let ids: Vec<String> = (0..20)
-        .map(|number| engine.run(Spec::named(&format!("c{number}"))))
-        .collect();
+    let ids = twenty(&engine);
     let agent = scene.watch(
         &[("h", &engine.url()), ("calm", &calm.url())],
         &["-updateInterval=5s"],
@@ -41,37 +39,56 @@ fn timed_fault_7_redis_down_while_20000_events_flow_makes_no_engine_wait_and_no_
     scene.settle(LATER, &both);
     scene.redis.kill9();
 
-    let mut calls = Vec::new();
-    // They flow, at 2,000 a second: a storm is another fault.
-    let mut flow = || {
+    let (mut calls, mut control) = (Vec::new(), Vec::new());
+    // They flow, at 2,000 a second: a storm is another fault. Another engine tells as many.
+    let mut flow = |without: &Engine| {
         let began = Instant::now();
+        let others = twenty(without);
         for number in 0..EVENTS / 2 {
-            let id = &ids[number as usize % ids.len()];
-            let called = Instant::now();
-            engine.update(id, number << 20);
-            calls.push(called.elapsed());
+            let at = number as usize % ids.len();
+            for (engine, id, calls) in [
+                (&engine, &ids[at], &mut calls),
+                (without, &others[at], &mut control),
+            ] {
+                let called = Instant::now();
+                engine.update(id, number << 20);
+                calls.push(called.elapsed());
+            }
             let next = began + Duration::from_micros(500) * number as u32;
             sleep(next.saturating_duration_since(Instant::now()));
         }
     };
-    // Handlers of the engine of the events itself, and of another.
+    // Handlers of the engine of the events itself: the control, which has its Redis, has as many to carry.
     let own = Pulse::of(&scene, "h", &engine).of_handlers();
-    own.is_in_time("without Redis", &mut flow);
+    own.is_in_time("without Redis", || flow(own.control()));
+    // Handlers of another engine, and of a control that has nothing else to do; the other events go to a bare reader.
     let other = Pulse::of(&scene, "calm", &calm).of_handlers();
-    other.is_in_time("without Redis, another engine", &mut flow);
-    let calls: Times = calls.into_iter().collect();
+    let bare = scene.engine("b");
+    read_beside(&bare);
+    other.is_in_time("without Redis, another engine", || flow(&bare));
+    let (calls, control): (Times, Times) =
+        (calls.into_iter().collect(), control.into_iter().collect());
     println!(
         "an event cost the engine: {calls}; {rss_before} kB before, {} kB after",
         agent.rss_kb()
     );
+    println!("an event cost the control: {control}");
     let spared = spared(&engine);
-    assert!(calls.percentile(99) < Duration::from_millis(10), "{calls}");
-    assert!(calls.worst() < WAITS, "{calls}");
+    let few = Duration::from_millis(10).max(control.percentile(99) * 2);
+    assert!(calls.percentile(99) < few, "{calls}, control: {control}");
+    let most = WAITS.max(control.worst() * 2);
+    assert!(calls.worst() < most, "{calls}, control: {control}");
     assert!(agent.rss_kb() < 128 << 10, "{} kB", agent.rss_kb());
     drop((own, other));
     scene.redis.restart();
     scene.settle(LATER, &both);
     assert!(!spared || scene.number("h", "gaps") == 0, "{}", agent.log());
+}
+
+fn twenty(engine: &Engine) -> Vec<String> {
+    (0..20)
+        .map(|number| engine.run(Spec::named(&format!("c{number}"))))
+        .collect()
 }
 
 #[test]
@@ -109,15 +126,27 @@ fn timed_fault_7_docker_rename_takes_as_long_with_redis_down_as_with_no_agent_at
         watched.push(rename(0, number));
         alone.push(rename(1, number));
     }
-    let (watched, alone): (Times, Times) =
-        (watched.into_iter().collect(), alone.into_iter().collect());
-    println!("a rename alone: {alone}");
-    println!("a rename watched: {watched}");
-    // What is left of a difference is the engine's own work for the agent's inspects, and noise.
-    let (with, without) = (watched.median(), alone.median());
+    // The quietest of fifteen rounds. What is left of a difference is the engine's own work for the agent's inspects, and noise.
+    let quietest = |times: &[Duration]| {
+        let rounds = times.chunks(RENAMES / 15);
+        let medians = rounds.map(|round| round.iter().copied().collect::<Times>().median());
+        medians.min().unwrap_or_default()
+    };
+    let (with, without) = (quietest(&watched), quietest(&alone));
+    // An engine that waits does so for each event that its queue has no room for: for hundreds.
+    let waits = |times: &[Duration]| times.iter().filter(|time| **time >= WAITS).count();
+    let (waited, granted) = (waits(&watched), waits(&alone) * 2 + RENAMES / 100);
+    for (which, times) in [("alone", alone), ("watched", watched)] {
+        let times: Times = times.into_iter().collect();
+        println!("a rename {which}: {times}");
+    }
+    println!("the quietest round: {with:?} with, {without:?} without; {waited} waits of {granted}");
     let bound = without * 5 / 4 + Duration::from_millis(1);
     assert!(with < bound, "{with:?} with, {without:?} without");
-    assert!(watched.percentile(99) < WAITS, "{watched}");
+    assert!(
+        waited <= granted,
+        "{waited} of {RENAMES}, {granted} granted"
+    );
     scene.redis.restart();
     settle(&scene);
     assert_eq!(scene.number("real", "gaps"), 0, "{}", agent.log());

@@ -81,6 +81,11 @@ impl<'a> Pulse<'a> {
         self
     }
 
+    /// The control's engine: for whatever else the engine is to carry beside its fault.
+    pub fn control(&self) -> &Engine {
+        &self.control.engine
+    }
+
     /// While this is done, and for fifty beats at least, Redis and the handlers are told of the engine within 100 ms of the control, 95 of 100 beats against
     /// 95 of 100, and never with a stall.
     #[track_caller]
