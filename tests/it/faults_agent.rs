@@ -158,7 +158,7 @@ fn fault_22_without_memory_for_a_batch_it_ends_with_a_clear_last_line_and_its_su
         let large = "x".repeat(7 << 20);
         engine.run(Spec::named(&format!("large-{at}")).label("large", &large));
     }
-    let status = poor.wait_exit(seconds(180));
+    let status = poor.wait_exit(seconds(90));
     println!("{status}: {}", poor.log().lines().last().unwrap_or(""));
     assert!(!status.success());
     let log = poor.log();
