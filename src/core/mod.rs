@@ -159,6 +159,8 @@ pub struct Core {
     writable: BTreeSet<EngineIndex>,
     /// Whose turn it is.
     next_host: EngineIndex,
+    /// Until when what is to be written waits for more.
+    gather_until: Option<Time>,
     /// It was settled once.
     begun: bool,
     status: String,
@@ -242,6 +244,7 @@ impl Core {
             starved: BTreeSet::new(),
             writable: BTreeSet::new(),
             next_host: EngineIndex(0),
+            gather_until: None,
             begun: false,
             status: String::new(),
             status_stale: true,
@@ -363,6 +366,7 @@ impl Core {
         let stop = self.stopping.as_ref().filter(|stop| !stop.released);
         let asks = self.link.as_ref().is_some_and(Link::is_free);
         let once = self.jobs.ask_at().filter(|_| asks);
+        let gather = self.gather_until.filter(|_| asks);
         engines
             .chain(start)
             .chain(self.undecided.deadline())
@@ -371,6 +375,7 @@ impl Core {
             .chain(self.jobs.deadline())
             .chain(self.lasting.deadline())
             .chain(once)
+            .chain(gather)
             .chain(stop.map(|stop| stop.release_by))
             .min()
     }

@@ -421,18 +421,20 @@ impl Outbox {
     }
 
     /// Renews the keys of all containers, with `renew_shared` those of shared sets and their members as well, and ends the resync with
-    /// `refresh_containers`. `stamp` is false when the engine could not be asked.
+    /// `refresh_containers`. `stamp` is false when the engine could not be asked. What the first report has just written needs no renewal.
     pub fn close(&mut self, stamp: bool, renew_shared: bool) {
+        let first = stamp && self.silent;
+        let old = |stored: &Stored| !first || stored.digest.is_none();
         self.touches = self
             .stored
-            .keys()
-            .filter(|id| !self.dirty.contains_key(*id))
-            .cloned()
+            .iter()
+            .filter(|(id, stored)| old(stored) && !self.dirty.contains_key(*id))
+            .map(|(id, _)| id.clone())
             .collect();
         self.reassert = self
             .stored
             .iter()
-            .filter(|(_, stored)| renew_shared && stored.running)
+            .filter(|(_, stored)| renew_shared && stored.running && old(stored))
             .filter_map(|(id, stored)| Some((id.clone(), stored.image.clone()?)))
             .collect();
         self.renew_shared |= renew_shared;
@@ -486,6 +488,17 @@ impl Outbox {
             && self.names_left.is_empty()
             && self.closing.is_none()
             && !self.fields.is_empty()
+    }
+
+    /// How many containers wait, if nothing else does and nobody is told of each of them: before the first report is done.
+    pub fn gathers(&self) -> Option<usize> {
+        let more = !self.happened.is_empty()
+            || self.dropped > 0
+            || !self.notices.is_empty()
+            || self.closing.is_some()
+            || self.forget
+            || self.fields.is_empty();
+        (self.silent && !more).then_some(self.dirty.len())
     }
 
     /// Builds the host's share of the next transaction, and takes what it needs off `room`. `fields` gives the host's present fields, the few that

@@ -19,6 +19,9 @@ const ROOM: Room = Room {
     bytes: 256 << 10,
 };
 
+/// How long a first report's containers wait for others to fill their transaction: an engine answers some ten inspects meanwhile.
+const GATHER: Time = Time::from_millis(10);
+
 /// A lease lives 10 s after its agent's last word, and is asked for twice a second.
 const LAST_LEASE: Time = Time::from_secs(11);
 
@@ -415,8 +418,31 @@ impl Core {
         effects.extend(request.map(Effect::Store));
     }
 
+    /// Is it worth the time to wait for more before the next transaction is built? Most of what a small one costs is not its containers'.
+    fn gathers(&mut self, now: Time) -> bool {
+        let outboxes = self
+            .writable
+            .iter()
+            .map(|index| &self.sites[index.at()].outbox);
+        let waiting = outboxes
+            .map(Outbox::gathers)
+            .try_fold(0, |sum, containers| {
+                containers
+                    .map(|containers| sum + containers)
+                    .filter(|sum| *sum < ROOM.containers)
+            });
+        if self.writable.is_empty() || waiting.is_none() || self.waiting_bytes >= ROOM.bytes {
+            self.gather_until = None;
+            return false;
+        }
+        now < *self.gather_until.get_or_insert(now + GATHER)
+    }
+
     /// The next transaction: a share of each host that has something to write, in turns.
     fn build(&mut self, now: Time, link: &super::link::Link) -> Option<Flight> {
+        if self.gathers(now) {
+            return None;
+        }
         let mut room = Room {
             containers: (ROOM.containers >> link.halvings).max(1),
             bytes: (ROOM.bytes >> link.halvings).max(1),
@@ -471,6 +497,7 @@ impl Core {
                 self.writable.insert(index);
             }
         }
+        self.gather_until = None;
         (!batch.hosts.is_empty()).then(|| Flight {
             batch: Arc::new(batch),
             settled,
