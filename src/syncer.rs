@@ -18,7 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::core::{Generation, Input, Inspected, Unlisted};
 use crate::docker::client::{Client, DockerErrorKind, LIST_LIMIT};
-use crate::docker::document::{Masker, document};
+use crate::docker::document::{Masker, document_by};
 use crate::docker::socket::Socket;
 use crate::inbox::Door;
 use crate::model::{Address, ContainerId, EngineIndex, Row};
@@ -150,6 +150,7 @@ impl Syncer {
             }
             Question::Inspect { ids, check_filters } => {
                 let mut answer = Answer::inspects(&self.desk, ask.generation, ids);
+                let mut scratch = Scratch::default();
                 while let Some(id) = answer.ids.front().cloned() {
                     if self.answered.elapsed() >= QUIET && self.ping() {
                         self.answered = Instant::now();
@@ -164,7 +165,7 @@ impl Syncer {
                         true => PATIENCE,
                         false => IMPATIENCE,
                     };
-                    let result = self.desk.inspect(&client, &slow, patience);
+                    let result = self.desk.inspect(&client, &slow, patience, &mut scratch);
                     let moved = result == Inspected::Slow;
                     answer.next(result);
                     if moved {
@@ -236,7 +237,13 @@ impl Desk {
         Ok(rows)
     }
 
-    fn inspect(&self, client: &Client, ask: &SlowAsk, limit: Duration) -> Inspected {
+    fn inspect(
+        &self,
+        client: &Client,
+        ask: &SlowAsk,
+        limit: Duration,
+        scratch: &mut Scratch,
+    ) -> Inspected {
         threads::rehearse();
         let deadline = Instant::now() + limit;
         let mut member = None;
@@ -250,9 +257,10 @@ impl Desk {
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        match client.inspect(&ask.api_version, &ask.id, left) {
-            Ok(None) => Inspected::Gone,
-            Ok(Some(bytes)) => match document(&bytes, &self.masker) {
+        let Scratch { body, json } = scratch;
+        match client.inspect_into(body, &ask.api_version, &ask.id, left) {
+            Ok(false) => Inspected::Gone,
+            Ok(true) => match document_by(body, &self.masker, json) {
                 Ok(document) => Inspected::Found {
                     document: Arc::new(document),
                     member,
@@ -276,6 +284,13 @@ impl Desk {
             result,
         });
     }
+}
+
+/// What the answers to one ask are read and made into documents with. It is not kept: a process with many engines would keep many.
+#[derive(Default)]
+struct Scratch {
+    body: Vec<u8>,
+    json: String,
 }
 
 /// What the core still waits for. Whatever is left when it is dropped, by a panic or at the end, is answered as failed: the core counts on an answer.
@@ -406,7 +421,10 @@ impl Slow {
             let Some((ask, limit)) = self.lock().next() else {
                 return;
             };
-            let inspect = || self.desk.inspect(client, &ask, limit);
+            let inspect = || {
+                let mut scratch = Scratch::default();
+                self.desk.inspect(client, &ask, limit, &mut scratch)
+            };
             let result = threads::catch(inspect).unwrap_or_else(|panic| {
                 log::error!("thread `slow:{}` {panic}", self.desk.name);
                 Inspected::Failed(panic)

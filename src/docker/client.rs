@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -154,18 +154,29 @@ impl Client {
         id: &ContainerId,
         limit: Duration,
     ) -> Result<Option<Vec<u8>>, DockerError> {
+        let mut body = Vec::new();
+        let found = self.inspect_into(&mut body, api_version, id, limit)?;
+        Ok(found.then_some(body))
+    }
+
+    /// The same for who asks for many: whatever `body` held is replaced. False: there is no such container.
+    pub fn inspect_into(
+        &self,
+        body: &mut Vec<u8>,
+        api_version: &str,
+        id: &ContainerId,
+        limit: Duration,
+    ) -> Result<bool, DockerError> {
         let action = "inspect a container of";
         let path = format!("/v{api_version}/containers/{}/json", escaped(id.as_str()));
         let response = self.way.get(action, &path, limit)?;
         if response.status() != 404 {
-            return self
-                .way
-                .body_of_200(action, response, INSPECT_CAP)
-                .map(Some);
+            self.way.read_200(body, action, response, INSPECT_CAP)?;
+            return Ok(true);
         }
         // Only the engine's own word makes a container gone: a proxy that knows no such page says 404 as well.
         match said(response) {
-            Some(said) if said.to_lowercase().contains("no such container") => Ok(None),
+            Some(said) if said.to_lowercase().contains("no such container") => Ok(false),
             said => Err(self.way.refused(action, 404, said)),
         }
     }
@@ -343,9 +354,24 @@ impl Way {
         response: Response<Body>,
         cap: u64,
     ) -> Result<Vec<u8>, DockerError> {
-        let body = self.opened(action, response, cap)?;
-        body.read_to_vec()
-            .map_err(|cause| self.failed(action, cause))
+        let mut body = Vec::new();
+        self.read_200(&mut body, action, response, cap)?;
+        Ok(body)
+    }
+
+    fn read_200(
+        &self,
+        body: &mut Vec<u8>,
+        action: &str,
+        response: Response<Body>,
+        cap: u64,
+    ) -> Result<(), DockerError> {
+        body.clear();
+        let mut reader = self.opened(action, response, cap)?.reader();
+        match reader.read_to_end(body) {
+            Ok(_) => Ok(()),
+            Err(cause) => Err(self.failed(action, cause.into())),
+        }
     }
 
     /// The body of an answer that is as it should be, not read yet.
