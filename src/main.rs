@@ -23,10 +23,7 @@ fn main() -> ExitCode {
     let built = match source.read() {
         Ok(built) => built,
         Err(refused) => {
-            match verb {
-                Verb::Check => tell_all(&refused.warnings, ""),
-                _ => warn(&refused.warnings),
-            }
+            warn(&refused.warnings, verb == Verb::Check);
             let mistakes = refused.mistakes.iter();
             return end(&Ended {
                 text: mistakes.map(|error| format!("{error}\n")).collect(),
@@ -37,16 +34,20 @@ fn main() -> ExitCode {
     };
     match (verb, file) {
         (Verb::Check, Some(file)) => {
-            tell_all(&built.warnings, &(built.checked(&file) + "\n"));
-            ExitCode::SUCCESS
+            warn(&built.warnings, true);
+            end(&Ended {
+                text: built.checked(&file) + "\n",
+                stdout: true,
+                code: 0,
+            })
         }
         _ => match (&built.explained, &built.fired) {
             (Some(explained), _) => {
-                warn(&built.warnings);
+                warn(&built.warnings, false);
                 tell(&built.config, explained)
             }
             (None, Some(fired)) => {
-                warn(&built.warnings);
+                warn(&built.warnings, false);
                 match fire::run(&built.config, fired) {
                     Ok(code) => ExitCode::from(code),
                     Err(ended) => end(&ended),
@@ -57,21 +58,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// What `check` says on its standard output.
-fn tell_all(warnings: &[String], result: &str) {
-    let lines: String = warnings.iter().map(|text| format!("{text}\n")).collect();
-    end(&Ended {
-        text: lines + result,
-        stdout: true,
-        code: 0,
-    });
-}
-
-fn warn(warnings: &[String]) {
+/// What is probably not meant. What `check` finds is its output.
+fn warn(warnings: &[String], stdout: bool) {
     let lines = warnings.iter().map(|text| format!("warning: {text}\n"));
     end(&Ended {
         text: lines.collect(),
-        stdout: false,
+        stdout,
         code: 0,
     });
 }

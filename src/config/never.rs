@@ -78,7 +78,7 @@ impl Reader<'_> {
             self.warn(node, &field, warning.to_owned());
         }
         if filter.causes == [Cause::Crash] && any == &[(0, 0)] {
-            let warning = "a crash has another one: nothing ever matches";
+            let warning = "a crash never has 0: nothing ever matches";
             self.warn(node, &field, warning.to_owned());
         }
     }

@@ -237,11 +237,12 @@ fn a_bad_file_prints_all_its_mistakes_and_starts_nothing() {
         let called = end(&mut command);
         assert_eq!(called.code, Some(2), "{called:?}");
         // A warning is told beside them, where each verb tells its own.
-        let warning =
-            format!("{file}:8:14: entry #2, timeout: without a `command` it has no effect\n");
+        let warning = format!(
+            "warning: {file}:8:14: entry #2, timeout: without a `command` it has no effect\n"
+        );
         let (out, err) = match first[..] {
             ["check"] => (warning, String::new()),
-            _ => (String::new(), format!("warning: {warning}")),
+            _ => (String::new(), warning),
         };
         assert_eq!(called.out, out);
         assert!(called.err.starts_with(&err), "{}", called.err);
@@ -301,7 +302,7 @@ fn check_says_what_a_good_file_has_and_starts_nothing() {
     let lines: Vec<&str> = called.out.lines().collect();
     assert_eq!(lines.len(), 2, "{}", called.out);
     assert!(
-        lines[0].contains("dye") && lines[0].contains("die"),
+        lines[0].starts_with("warning: ") && lines[0].contains("dye") && lines[0].contains("die"),
         "a word that no engine sends is told: {}",
         lines[0]
     );
