@@ -268,6 +268,24 @@ fn utf8(argument: OsString) -> Result<String, String> {
     })
 }
 
+/// What to say of the variables that are named like an option's and belong to none. They stop nothing: an orchestrator may have set them.
+pub fn stray_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let known: Vec<String> = OPTIONS.iter().map(OptionSpec::variable).collect();
+    let mut strays: Vec<String> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| name.starts_with("DOCKER_CACHE_") && !known.contains(name))
+        .collect();
+    strays.sort();
+    let told = |name: String| {
+        let hint = match nearest(&name, known.iter().map(String::as_str)) {
+            Some(meant) => format!("; did you mean `{meant}`?"),
+            None => String::new(),
+        };
+        format!("{}: no option has this variable{hint}", name.escape_debug())
+    };
+    strays.into_iter().map(told).collect()
+}
+
 fn verb_and_file(words: Vec<String>, eventsd: bool) -> Result<(Verb, Option<PathBuf>), String> {
     let mut words = words.into_iter().peekable();
     let verb = match words.peek().map(String::as_str) {
@@ -285,6 +303,7 @@ fn verb_and_file(words: Vec<String>, eventsd: bool) -> Result<(Verb, Option<Path
     if verb.is_some() {
         words.next();
     }
+    let known = verb.is_some();
     let verb = verb.unwrap_or_default();
     let file = words.next();
     if file.as_deref() == Some("") {
@@ -292,7 +311,14 @@ fn verb_and_file(words: Vec<String>, eventsd: bool) -> Result<(Verb, Option<Path
     }
     if let Some(word) = words.next() {
         let word = word.escape_debug();
-        return Err(format!("there is one file at most, `{word}` is too much"));
+        let first = file.filter(|_| !known).unwrap_or_default();
+        let hint = match nearest(&first, ["run", "check", "explain", "fire"]) {
+            Some(meant) => format!("; did you mean `{meant}`?"),
+            None => String::new(),
+        };
+        return Err(format!(
+            "there is one file at most, `{word}` is too much{hint}"
+        ));
     }
     match (verb, &file) {
         (Verb::Check, None) => Err("`check` lacks its file: `check events.yml`".to_owned()),
@@ -369,7 +395,7 @@ fn default_here(spec: &OptionSpec, eventsd: bool, variables: Variables) -> Strin
             Some(url) => format!("{} (DOCKER_HOST)", config::masked(&url.to_string_lossy())),
             None => spec.default.to_owned(),
         },
-        "all" => String::new(),
+        _ if spec.value.is_empty() => String::new(),
         _ => spec.default.to_owned(),
     }
 }
@@ -490,6 +516,22 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_that_no_option_has_is_told() {
+        let names = |names: &[&str]| stray_variables(names.iter().map(OsString::from));
+        let ours: Vec<String> = OPTIONS.iter().map(OptionSpec::variable).collect();
+        let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
+        assert_eq!(names(&ours), [""; 0]);
+        assert_eq!(names(&["DOCKER_HOST", "DOCKER_CACHED"]), [""; 0]);
+        assert_eq!(
+            names(&["DOCKER_CACHE_UPDATEINTERVAL", "DOCKER_CACHE_GREETING"]),
+            [
+                "DOCKER_CACHE_GREETING: no option has this variable",
+                "DOCKER_CACHE_UPDATEINTERVAL: no option has this variable; did you mean `DOCKER_CACHE_UPDATE_INTERVAL`?",
+            ]
+        );
+    }
+
+    #[test]
     fn what_is_refused_and_why() {
         for (arguments, text) in [
             (
@@ -510,6 +552,14 @@ mod tests {
             (
                 &["a.yml", "b.yml"],
                 "there is one file at most, `b.yml` is too much",
+            ),
+            (
+                &["chek", "a.yml"],
+                "there is one file at most, `a.yml` is too much; did you mean `check`?",
+            ),
+            (
+                &["check", "fire", "a.yml"],
+                "there is one file at most, `a.yml` is too much",
             ),
             (&["check"], "`check` lacks its file: `check events.yml`"),
             (

@@ -86,7 +86,8 @@ fn run(config: Config, source: Source, warnings: &[String]) -> ExitCode {
             code: 1,
         });
     }
-    for warning in warnings {
+    let strays = args::stray_variables(std::env::vars_os().map(|(name, _)| name));
+    for warning in strays.iter().chain(warnings) {
         log::warn!("{warning}");
     }
     agent::run(config, source).unwrap_or_else(|error| {

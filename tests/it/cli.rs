@@ -408,6 +408,16 @@ fn a_mistake_in_the_environment_is_named_by_its_variable() {
 }
 
 #[test]
+fn a_variable_that_no_option_has_is_told_and_stops_nothing() {
+    let nowhere = ["-docker=unix:///nowhere", "-cache=unix:///nowhere"];
+    let mut agent = Agent::start_with(&nowhere, &[("DOCKER_CACHE_CHACHE", "redis://x")]);
+    let told = "warning: DOCKER_CACHE_CHACHE: no option has this variable; did you mean `DOCKER_CACHE_CACHE`?";
+    agent.wait_log(told, seconds(10));
+    agent.wait_log("engine `", seconds(10));
+    assert!(agent.stop(seconds(10)).success());
+}
+
+#[test]
 fn the_whole_configuration_may_come_from_the_environment() {
     need!(redis);
     let redis = Redis::start();
