@@ -72,7 +72,8 @@ play() {
         kill "$listener"
         sed '/new_container/q' "$dir/notices"
         ;;
-    *) sh -c "$line" </dev/null ;;
+    # A whole inspect would fill the screen.
+    *) sh -c "$line" </dev/null | sed -E 's/^(.{400}).+/\1…/' ;;
     esac
 }
 
@@ -132,5 +133,5 @@ say "
 What the handler of \`type: die\` was told:"
 cat "$dir/handled"
 say "
-What the agent logged:"
-cat "$dir/log"
+What the agent logged (and a line \`Uncaught event: …\` for each of $(grep -c 'Uncaught event' "$dir/log") events that no entry has a \`type\` for):"
+grep -v 'Uncaught event' "$dir/log"
