@@ -4,7 +4,7 @@
 //! inspect can tell is asked of a live engine and remains a `perhaps` otherwise.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,13 +64,24 @@ pub fn run(config: &Config, explained: &Explained) -> io::Result<ExitCode> {
     };
     let ended = match explained.live {
         true => follow(&explained.engine, &masker, teller),
-        false => read(io::stdin().lock(), teller),
+        false => wait_for_lines().and_then(|()| read(io::stdin().lock(), teller)),
     };
     match ended {
         // Whoever read our words has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         ended => ended.map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// Says what is missing where somebody only waits for us.
+fn wait_for_lines() -> io::Result<()> {
+    if !io::stdin().is_terminal() {
+        return Ok(());
+    }
+    complain(
+        "reading events from the standard input, a line each as `docker events --format '{{json .}}'` prints them; \
+         with `--engine NAME` those of an engine are followed instead",
+    )
 }
 
 /// Explains what stands in lines of JSON.

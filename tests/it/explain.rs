@@ -216,6 +216,27 @@ fn a_bad_file_and_an_unknown_engine_end_with_2_and_one_that_is_down_with_1() {
 }
 
 #[test]
+fn whoever_is_to_type_events_is_told_so() {
+    let stand = Stand::new(FOO, ENTRIES);
+    let told = "reading events from the standard input";
+    let quiet = stand.explain(&[], "");
+    assert!(!String::from_utf8_lossy(&quiet.stderr).contains(told));
+    // `script` runs it at a terminal of its own, and ends its input.
+    let typed = Command::new("script")
+        .args([
+            "-qec",
+            &format!("'{}' explain '{}'", Agent::PROGRAM, stand.file),
+        ])
+        .arg("/dev/null")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&typed.stdout);
+    assert!(shown.contains(told), "{shown}");
+    assert!(typed.status.success(), "{shown}");
+}
+
+#[test]
 fn whoever_read_enough_may_go() {
     let stand = Stand::new(FOO, ENTRIES);
     let input = line("die", "web", r#""exitCode":"0""#).repeat(10_000);
