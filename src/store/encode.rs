@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use redis::Cmd;
 
+use super::commands::Commands;
 use super::keys::{Keys, field};
 use super::{Gone, Happening, HostBatch, Notice, Put};
 use crate::model::{ContainerId, EngineIndex};
@@ -29,7 +30,9 @@ pub(super) struct Encoder<'a> {
     /// Redis's own clock, since 1970.
     pub now: Duration,
     /// The commands so far.
-    pub commands: Vec<Cmd>,
+    pub commands: Commands,
+    /// What a container's commands are put together in.
+    pub scratch: Cmd,
     /// Which containers were touched, with the place of the first of the two commands that do it.
     pub touched: Vec<(usize, EngineIndex, ContainerId)>,
 }
@@ -93,21 +96,19 @@ impl Encoder<'_> {
     fn document(&mut self, host: &str, put: &Put) {
         let (hash, json) = (self.keys.container(&put.id.0), self.keys.json(&put.id.0));
         self.add(&["DEL", &hash, &json]);
-        let mut command = Cmd::with_capacity(
-            2 * put.document.fields.len() + 4,
-            put.document.size() + hash.len() + host.len(),
-        );
+        let command = &mut self.scratch;
+        command.clear();
         command.arg("HSET").arg(&hash);
         for (name, value) in put.document.fields.iter() {
             command.arg(name).arg(value);
         }
         command.arg(field::HOST).arg(host);
         self.commands.push(command);
-        self.expire(&hash, self.ttl_s);
-        let mut command = Cmd::with_capacity(5, put.document.json.len() + json.len() + 20);
+        command.clear();
         command.arg("SET").arg(&json).arg(&*put.document.json);
         command.arg("EX").arg(self.ttl_s);
         self.commands.push(command);
+        self.expire(&hash, self.ttl_s);
     }
 
     fn memberships(&mut self, host: &str, puts: &[Put]) {
@@ -256,7 +257,7 @@ impl Encoder<'_> {
         command.arg(keys.host_stopped(host)).arg(keys.names(host));
         command.arg(keys.manifest(host)).arg(keys.resume(host));
         command.arg(keys.lease(host)).arg(engine);
-        self.commands.push(command);
+        self.commands.push(&command);
         self.add(&["SREM", &keys.hosts(), host]);
         self.add(&["ZREM", &keys.alive(), host]);
     }
@@ -313,7 +314,7 @@ impl Encoder<'_> {
                 }
             }
         }
-        self.commands.push(command);
+        self.commands.push(&command);
     }
 
     fn notice(&mut self, host: &str, notice: &Notice) {
@@ -332,7 +333,7 @@ impl Encoder<'_> {
 
     /// Appends a command of plain words.
     fn add(&mut self, words: &[&str]) {
-        self.commands.push(plain(words));
+        self.commands.push(&plain(words));
     }
 
     /// Appends a command with a key and all these words, unless there are none.
@@ -345,7 +346,7 @@ impl Encoder<'_> {
         }
         let full = command.args_iter().len() > bare;
         if full {
-            self.commands.push(command);
+            self.commands.push(&command);
         }
         full
     }
@@ -360,7 +361,7 @@ impl Encoder<'_> {
     fn expire(&mut self, key: &str, seconds: u64) {
         let mut command = redis::cmd("EXPIRE");
         command.arg(key).arg(seconds);
-        self.commands.push(command);
+        self.commands.push(&command);
     }
 }
 
@@ -402,18 +403,20 @@ mod tests {
             resume_ttl_s: 300,
             stream_maxlen: 10_000,
             now: Duration::new(1_700_000_000, 5),
-            commands: Vec::new(),
+            commands: Commands::default(),
+            scratch: Cmd::new(),
             touched: Vec::new(),
         };
         let mut batch = HostBatch::new(EngineIndex(0));
         fill(&mut batch);
         encoder.host("h", Some("E@m"), &batch);
         for (place, _, id) in &encoder.touched {
-            let command = encoder.commands[*place].args_iter();
-            let words: Vec<_> = command.map(word).collect();
+            let command = encoder.commands.get(*place);
+            let words: Vec<_> = command.args_iter().map(word).collect();
             assert_eq!(words[1], keys.container(id.as_str()));
         }
-        let lines = encoder.commands.iter().map(|command| {
+        let all = &encoder.commands;
+        let lines = (0..all.len()).map(|at| all.get(at)).map(|command| {
             let words: Vec<_> = command.args_iter().map(word).collect();
             words.join(" ")
         });
@@ -447,20 +450,20 @@ mod tests {
 HDEL p:hosts:h:names x y
 DEL p:containers:c1 p:containers:c1:json
 HSET p:containers:c1 name /name-c1 config_image i host h
-EXPIRE p:containers:c1 360
 SET p:containers:c1:json {\"Id\":\"c1\"} EX 360
+EXPIRE p:containers:c1 360
 DEL p:containers:c2 p:containers:c2:json
 HSET p:containers:c2 name /name-c2 config_image new host h
-EXPIRE p:containers:c2 360
 SET p:containers:c2:json {\"Id\":\"c2\"} EX 360
+EXPIRE p:containers:c2 360
 DEL p:containers:c3 p:containers:c3:json
 HSET p:containers:c3 name /name-c3 config_image i host h
-EXPIRE p:containers:c3 360
 SET p:containers:c3:json {\"Id\":\"c3\"} EX 360
+EXPIRE p:containers:c3 360
 DEL p:containers:c4 p:containers:c4:json
 HSET p:containers:c4 name /name-c4 host h
-EXPIRE p:containers:c4 360
 SET p:containers:c4:json {\"Id\":\"c4\"} EX 360
+EXPIRE p:containers:c4 360
 SREM p:images:new:containers c4
 SREM p:images:old:containers c2
 SADD p:hosts:h:containers c1 c2 c3

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, ServerError, Value};
 
+use super::commands::Commands;
 use super::encode::plain;
 use super::link::{Trouble, items, number, text};
 use super::redis::RedisStore;
@@ -24,9 +25,6 @@ pub(super) const LEASE_MS: u64 = 10_000;
 /// The most leases that every transaction watches; with more hosts, those of the batch are armed by a round trip of their own.
 const WATCH_ALL: usize = 64;
 
-/// So many bytes are sent at once, about.
-const PIECE: usize = 32 << 10;
-
 /// How often a transaction is tried that was refused although no lease changed hands.
 pub(super) const TRIES: usize = 5;
 
@@ -38,7 +36,7 @@ pub(super) struct Transaction {
     /// Hosts among them that are ours no more once it ran.
     pub leaving: Vec<EngineIndex>,
     /// What it does.
-    pub body: Vec<Cmd>,
+    pub body: Commands,
     /// What to watch and ask after it, in the same round trip.
     pub then: Vec<Cmd>,
     /// Should its reply be lost, `open` says whether it ran.
@@ -152,16 +150,21 @@ impl RedisStore {
         self.sequence += 1;
         let lease = format!("{}:{}", self.options.boot, self.sequence);
         let limit = LEASE_MS.to_string();
-        let leases = transaction.hosts.iter().map(|host| {
-            let key = self.keys.lease(self.host(*host));
-            plain(&["SET", &key, &lease, "PX", &limit])
-        });
-        let leases: Vec<Cmd> = leases.collect();
-        let (multi, exec) = (plain(&["MULTI"]), plain(&["EXEC"]));
-        let queued: Vec<&Cmd> = leases.iter().chain(&transaction.body).collect();
         let after = self.hosts_after(transaction);
         let arming = self.arming(&after);
-        let tail: Vec<&Cmd> = arming.iter().chain(&transaction.then).collect();
+        let mut commands = Commands::default();
+        commands.push(&plain(&["MULTI"]));
+        commands.extend(transaction.hosts.iter().map(|host| {
+            let key = self.keys.lease(self.host(*host));
+            plain(&["SET", &key, &lease, "PX", &limit])
+        }));
+        let leases = commands.len() - 1;
+        commands.append(&transaction.body);
+        let exec = commands.len();
+        commands.push(&plain(&["EXEC"]));
+        for command in arming.iter().chain(&transaction.then) {
+            commands.push(command);
+        }
 
         self.armed.clear();
         self.pending = Some(Pending {
@@ -170,16 +173,15 @@ impl RedisStore {
             report: transaction.report,
             mark: transaction.mark.clone(),
         });
-        let all = [&multi].into_iter().chain(queued.iter().copied());
-        self.send(all.chain([&exec]).chain(tail.iter().copied()))?;
-        let outcome = self.receive_transaction(&multi, &queued, &exec)?;
+        self.send(&commands)?;
+        let outcome = self.receive_transaction(&commands, exec)?;
         self.pending = None;
         let ran = matches!(outcome, Ok(Some(_)));
         if ran {
             self.settle(transaction, &lease);
         }
 
-        let replies = match self.receive_all(tail) {
+        let replies = match self.receive_all(&commands, exec + 1) {
             Ok(replies) => replies,
             // What was written is written: that the connection broke afterwards is the next request's misfortune.
             Err(error) if ran => {
@@ -202,21 +204,23 @@ impl RedisStore {
             replies[arming.len()..].to_vec()
         };
         Ok(outcome.map(|mut items| Ran {
-            replies: items.split_off(leases.len()),
+            replies: items.split_off(leases),
             then,
         }))
     }
 
     /// Sends commands that are no transaction; an answer that is an error is an error.
     pub(super) fn ask(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
-        self.send(commands.iter())?;
-        self.receive_all(commands.iter())
+        let commands = Commands::of(commands);
+        self.send(&commands)?;
+        self.receive_all(&commands, 0)
     }
 
     /// The same for keys of others: one of a wrong type is as good as none, and whoever owns it puts it right.
     pub(super) fn ask_about_others(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
-        self.send(commands.iter())?;
-        let (replies, mut refusals) = self.receive_each(commands)?;
+        let commands = Commands::of(commands);
+        self.send(&commands)?;
+        let (replies, mut refusals) = self.receive_each(&commands, 0)?;
         refusals.retain(|(error, _)| error.code() != "WRONGTYPE");
         match refusals.is_empty() {
             true => Ok(replies),
@@ -280,7 +284,7 @@ impl RedisStore {
     }
 
     /// Sends all of these, without waiting in between.
-    fn send<'a>(&mut self, commands: impl Iterator<Item = &'a Cmd>) -> Result<(), StoreError> {
+    fn send(&mut self, commands: &Commands) -> Result<(), StoreError> {
         if let Some(error) = self.broken.take() {
             self.link = None;
             return Err(error);
@@ -288,17 +292,7 @@ impl RedisStore {
         let Some(link) = &mut self.link else {
             return Err(self.closed());
         };
-        let mut bytes = Vec::with_capacity(2 * PIECE);
-        let mut sent = Ok(());
-        for command in commands {
-            command.write_packed_command(&mut bytes);
-            // Redis works on what it has, while the rest is put together.
-            if bytes.len() >= PIECE && sent.is_ok() {
-                sent = link.send(&bytes, self.deadline);
-                bytes.clear();
-            }
-        }
-        if let Err(trouble) = sent.and_then(|()| link.send(&bytes, self.deadline)) {
+        if let Err(trouble) = link.send(commands.bytes(), self.deadline) {
             // Redis may have said why before it closed: too many clients, for one.
             if let Ok(Value::ServerError(error)) = link.receive(self.deadline) {
                 return Err(self.refuse(&[(error, plain(&[]))]));
@@ -318,29 +312,27 @@ impl RedisStore {
         }
     }
 
-    /// A reply to each command; the first that is an error is the error of all.
-    fn receive_all<'a>(
-        &mut self,
-        commands: impl IntoIterator<Item = &'a Cmd>,
-    ) -> Result<Vec<Value>, StoreError> {
-        let (replies, refusals) = self.receive_each(commands)?;
+    /// A reply to each command from this place on; the first that is an error is the error of all.
+    fn receive_all(&mut self, commands: &Commands, from: usize) -> Result<Vec<Value>, StoreError> {
+        let (replies, refusals) = self.receive_each(commands, from)?;
         match refusals.is_empty() {
             true => Ok(replies),
             false => Err(self.refuse(&refusals)),
         }
     }
 
-    /// A reply to each command, nothing in the place of an error; and the errors.
-    fn receive_each<'a>(
+    /// A reply to each command from this place on, nothing in the place of an error; and the errors.
+    fn receive_each(
         &mut self,
-        commands: impl IntoIterator<Item = &'a Cmd>,
+        commands: &Commands,
+        from: usize,
     ) -> Result<(Vec<Value>, Vec<Refusal>), StoreError> {
         let mut replies = Vec::new();
         let mut refusals = Vec::new();
-        for command in commands {
+        for at in from..commands.len() {
             match self.receive() {
                 Ok(Value::ServerError(error)) => {
-                    refusals.push((error, command.clone()));
+                    refusals.push((error, commands.get(at)));
                     replies.push(Value::Nil);
                 }
                 Ok(reply) => replies.push(reply),
@@ -352,44 +344,41 @@ impl RedisStore {
         Ok((replies, refusals))
     }
 
-    /// The replies from `MULTI` to `EXEC`: those within `EXEC`'s, or nothing when it refused, or the errors with their commands and whether the
+    /// The replies from `MULTI` to `EXEC`, which stands at `exec`: those within `EXEC`'s, or nothing when it refused, or the errors with their commands and whether the
     /// others ran. `EXEC`'s own error hides that of the command that Redis would not queue, so each is looked at.
     fn receive_transaction(
         &mut self,
-        multi: &Cmd,
-        queued: &[&Cmd],
-        exec: &Cmd,
+        commands: &Commands,
+        exec: usize,
     ) -> Result<Executed, StoreError> {
-        let mut refusals: Vec<Refusal> = Vec::new();
-        for command in [multi].into_iter().chain(queued.iter().copied()) {
+        let mut refused: Vec<(ServerError, usize)> = Vec::new();
+        for at in 0..exec {
             if let Value::ServerError(error) = self.receive()? {
-                refusals.push((error, command.clone()));
+                refused.push((error, at));
             }
         }
         let executed = match self.receive()? {
             Value::ServerError(error) => {
-                let refused = refusals.first().map(|(_, command)| command);
-                // Without `MULTI` each command ran by itself.
-                let ran = refused.is_none_or(|command| command.args_iter().eq(multi.args_iter()));
-                refusals.push((error, exec.clone()));
-                Err((refusals, ran))
+                // Without `MULTI`, the first, each command ran by itself.
+                let ran = refused.first().is_none_or(|(_, at)| *at == 0);
+                refused.push((error, exec));
+                Err(ran)
             }
             Value::Nil => Ok(None),
             reply => {
                 let items = reply.into_sequence().unwrap_or_default();
-                refusals.extend(items.iter().zip(queued).filter_map(|pair| match pair {
-                    (Value::ServerError(error), command) => {
-                        Some((error.clone(), (*command).clone()))
-                    }
+                refused.extend(items.iter().zip(1..).filter_map(|(item, at)| match item {
+                    Value::ServerError(error) => Some((error.clone(), at)),
                     _ => None,
                 }));
-                match refusals.is_empty() {
+                match refused.is_empty() {
                     true => Ok(Some(items)),
-                    false => Err((refusals, true)),
+                    false => Err(true),
                 }
             }
         };
-        Ok(executed)
+        let told = |(error, at)| (error, commands.get(at));
+        Ok(executed.map_err(|ran| (refused.into_iter().map(told).collect(), ran)))
     }
 
     /// A command within a transaction failed while the others ran: what the store holds of these hosts must be compared anew.

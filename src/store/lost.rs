@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use redis::Cmd;
-
+use super::commands::Commands;
 use super::encode::plain;
 use super::fence::Transaction;
 use super::keys::field;
@@ -59,8 +58,13 @@ impl RedisStore {
         // Without a hash there is nothing to mark: its keys ran out long ago.
         if !matches!(dead.status.as_deref(), None | Some("lost" | "stopped")) {
             let mut body = self.touch(&dead);
-            body.push(plain(&["HSET", &self.keys.host(id), field::STATUS, "lost"]));
-            body.push(plain(&[
+            body.push(&plain(&[
+                "HSET",
+                &self.keys.host(id),
+                field::STATUS,
+                "lost",
+            ]));
+            body.push(&plain(&[
                 "PUBLISH",
                 &self.keys.channel(),
                 &format!("host_down:{id}"),
@@ -195,7 +199,7 @@ impl RedisStore {
         host: &str,
         step: &[(String, String)],
         mine: &[bool],
-        body: &mut Vec<Cmd>,
+        body: &mut Commands,
     ) {
         if step.is_empty() {
             return;
@@ -215,26 +219,26 @@ impl RedisStore {
                 left.push(id);
             }
         }
-        body.push(manifest);
+        body.push(&manifest);
         if mine.contains(&true) {
             body.extend([keys, shared]);
         }
         for (image, ids) in images {
-            body.push(plain(&["SREM", &self.keys.image_hosts(image), host]));
+            body.push(&plain(&["SREM", &self.keys.image_hosts(image), host]));
             if !ids.is_empty() {
                 let mut command = redis::cmd("SREM");
                 command.arg(self.keys.image_containers(image)).arg(ids);
-                body.push(command);
+                body.push(&command);
             }
         }
     }
 
     /// The end of a host, and of its burial.
-    fn remove_host(&self, host: &str, body: &mut Vec<Cmd>) {
+    fn remove_host(&self, host: &str, body: &mut Commands) {
         let mut encoder = self.encoder();
         encoder.forget(host, None);
-        body.append(&mut encoder.commands);
-        body.push(plain(&[
+        body.append(&encoder.commands);
+        body.push(&plain(&[
             "PUBLISH",
             &self.keys.channel(),
             &format!("expired_host:{host}"),
@@ -242,18 +246,18 @@ impl RedisStore {
     }
 
     /// Makes every other transaction fail that watches this lease, and leaves no trace.
-    fn touch(&self, dead: &Dead) -> Vec<Cmd> {
+    fn touch(&self, dead: &Dead) -> Commands {
         let lease = self.keys.lease(dead.id);
-        vec![
+        Commands::of(&[
             plain(&["SET", &lease, &self.options.boot]),
             plain(&["DEL", &lease]),
-        ]
+        ])
     }
 
     /// Runs a burial's transaction; the sizes of these images' `:hosts` behind it, or `None` when it was refused.
     fn run(
         &mut self,
-        body: Vec<Cmd>,
+        body: Commands,
         images: &[String],
     ) -> Result<Option<Vec<redis::Value>>, StoreError> {
         let ran = self.transact(&Transaction {

@@ -4,6 +4,7 @@
 //! decided here too: each transaction renews the host's lease and refuses to run when anybody else wrote that lease, when it ran out, or when
 //! the store lost it.
 
+mod commands;
 mod encode;
 mod errors;
 mod explained;

@@ -1,5 +1,6 @@
 //! Connecting, and what became of what was ours meanwhile.
 
+use super::commands::Commands;
 use super::encode::plain;
 use super::fence::{Pending, TRIES, Transaction};
 use super::keys::field;
@@ -63,7 +64,7 @@ impl RedisStore {
         // No container has an empty id, and XX writes only what exists.
         let probe = plain(&["SET", &self.keys.container(""), "", "XX", "PX", "1"]);
         self.transact(&Transaction {
-            body: vec![probe],
+            body: Commands::of(&[probe]),
             ..Transaction::default()
         })?;
         match self.broken.take() {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
+use super::commands::Commands;
 use super::encode::{Encoder, plain};
 use super::fence::{LEASE_MS, Pending, REQUEST_LIMIT, Ran, Transaction};
 use super::keys::{Keys, field};
@@ -144,7 +145,8 @@ impl RedisStore {
             resume_ttl_s: seconds(self.options.replay_max_age),
             stream_maxlen: self.options.stream_maxlen,
             now: self.now(),
-            commands: Vec::new(),
+            commands: Commands::default(),
+            scratch: Cmd::new(),
             touched: Vec::new(),
         }
     }
@@ -166,7 +168,7 @@ impl RedisStore {
             return;
         }
         let transaction = Transaction {
-            body: vec![command],
+            body: Commands::of(&[command]),
             ..Transaction::default()
         };
         if let Err(error) = self.transact(&transaction) {
@@ -212,14 +214,14 @@ impl RedisStore {
         }
         let ttl = self.encoder().shared_ttl_s.to_string();
         let resume_ttl = self.encoder().resume_ttl_s.to_string();
-        let mut body = engines;
-        body.push(alive);
+        let mut body = Commands::of(&engines);
+        body.push(&alive);
         // A successor takes up where we stopped, however long ago the last event was.
         body.extend(claims.iter().map(|claim| {
             let key = self.keys.resume(self.host(claim.host));
             plain(&["EXPIRE", &key, &resume_ttl])
         }));
-        body.push(plain(&["EXPIRE", &self.keys.alive(), &ttl]));
+        body.push(&plain(&["EXPIRE", &self.keys.alive(), &ttl]));
         Transaction {
             hosts: claims.iter().map(|claim| claim.host).collect(),
             body,
@@ -284,8 +286,8 @@ impl Store for RedisStore {
         let mark = told.map(|host| (host, format!("{}:{}", self.options.boot, self.sequence)));
         if let Some((host, mark)) = &mark {
             let key = self.keys.host(self.host(*host));
-            body.push(plain(&["HSET", &key, field::LAST_BATCH, mark]));
-            body.push(plain(&["EXPIRE", &key, &host_ttl_s]));
+            body.push(&plain(&["HSET", &key, field::LAST_BATCH, mark]));
+            body.push(&plain(&["EXPIRE", &key, &host_ttl_s]));
         }
         let mut images: Vec<String> = batch
             .hosts
@@ -391,7 +393,7 @@ impl RedisStore {
                 .iter()
                 .map(|host| plain(&["EXISTS", &self.keys.host(self.host(*host))]));
             let exist = self.ask(&exist.collect::<Vec<_>>())?;
-            let mut body = Vec::new();
+            let mut body = Commands::default();
             for (host, exists) in ours.iter().zip(exist) {
                 self.farewell(*host, why, number(&exists) == Some(1), &mut body);
             }
@@ -409,18 +411,18 @@ impl RedisStore {
     }
 
     /// Gives one host back. From now on it counts as overdue, so that somebody sees to it if no successor does.
-    fn farewell(&self, host: EngineIndex, why: Farewell, reported: bool, body: &mut Vec<Cmd>) {
+    fn farewell(&self, host: EngineIndex, why: Farewell, reported: bool, body: &mut Commands) {
         let id = self.host(host);
         let now = self.now().as_secs().to_string();
         if reported {
             let hash = self.keys.host(id);
-            body.push(match why {
+            body.push(&match why {
                 Farewell::Stopped => plain(&["HSET", &hash, field::STATUS, "stopped"]),
                 Farewell::ForGood => plain(&["DEL", &hash]),
             });
-            body.push(plain(&["ZADD", &self.keys.alive(), &now, id]));
+            body.push(&plain(&["ZADD", &self.keys.alive(), &now, id]));
         } else {
-            body.push(plain(&["ZREM", &self.keys.alive(), id]));
+            body.push(&plain(&["ZREM", &self.keys.alive(), id]));
         }
         let mut gone = redis::cmd("DEL");
         gone.arg(self.keys.lease(id));
@@ -429,7 +431,7 @@ impl RedisStore {
             .get(&host)
             .and_then(|hold| hold.identity.as_deref());
         gone.arg(identity.map(|identity| self.keys.engine(identity)));
-        body.push(gone);
+        body.push(&gone);
     }
 }
 

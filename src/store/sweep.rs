@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
+use super::commands::Commands;
 use super::encode::plain;
 use super::explained::{Explained, Reason};
 use super::fence::{LEASE_MS, Transaction};
@@ -127,7 +128,7 @@ impl RedisStore {
         // All agents ask once an interval: a little less, or whoever is early by a hair comes an interval late.
         round.next_ms = now_ms + interval_ms * 9 / 10;
         let ran = self.transact(&Transaction {
-            body: vec![self.tell_round(&round)],
+            body: Commands::of(&[self.tell_round(&round)]),
             ..Transaction::default()
         })?;
         Ok(ran.map(|_| round))
@@ -357,7 +358,7 @@ impl RedisStore {
         doubts: &[Doubt],
         explained: &Explained,
         wrong: &[&[u8]],
-    ) -> (Vec<Cmd>, usize) {
+    ) -> (Commands, usize) {
         let mut foreign: BTreeMap<&str, Vec<&[u8]>> = BTreeMap::new();
         let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for doubt in doubts {
@@ -379,23 +380,23 @@ impl RedisStore {
                 Fault::Foreign(..) | Fault::Key(_) => {}
             }
         }
-        let mut body = Vec::new();
+        let mut body = Commands::default();
         if !wrong.is_empty() {
             let mut command = redis::cmd("DEL");
             command.arg(wrong);
-            body.push(command);
+            body.push(&command);
         }
         for (set, members) in foreign {
             let mut command = redis::cmd("SREM");
             command.arg(set).arg(members);
-            body.push(command);
+            body.push(&command);
         }
         let (restores, ttl) = (missing.len(), self.encoder().shared_ttl_s.to_string());
         for (set, members) in missing {
             let mut command = redis::cmd("SADD");
             command.arg(set).arg(members);
-            body.push(command);
-            body.push(plain(&["EXPIRE", set, &ttl]));
+            body.push(&command);
+            body.push(&plain(&["EXPIRE", set, &ttl]));
         }
         (body, restores)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use redis::{Cmd, Value};
 
+use super::commands::Commands;
 use super::encode::plain;
 use super::fence::{LEASE_MS, TRIES, Transaction};
 use super::keys::field;
@@ -120,7 +121,7 @@ impl RedisStore {
         let ttl = seconds(self.options.ttl).to_string();
         let mut alive = redis::cmd("ZADD");
         alive.arg(self.keys.alive());
-        let mut body = Vec::new();
+        let mut body = Commands::default();
         for claim in free {
             let id = self.host(claim.host);
             alive.arg(&until).arg(id);
@@ -131,14 +132,14 @@ impl RedisStore {
                 self.keys.host_stopped(id),
                 self.keys.names(id),
             ] {
-                body.push(plain(&["EXPIRE", &key, &ttl]));
+                body.push(&plain(&["EXPIRE", &key, &ttl]));
             }
             if let Some(identity) = &claim.identity {
                 let key = self.keys.engine(identity);
-                body.push(plain(&["SET", &key, id, "PX", &limit]));
+                body.push(&plain(&["SET", &key, id, "PX", &limit]));
             }
         }
-        body.push(alive);
+        body.push(&alive);
         Transaction {
             hosts: free.iter().map(|claim| claim.host).collect(),
             body,
