@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::json::{compact, members, unquoted};
+use super::json::{compact, each_member, members, unquoted};
 use super::mask::without_passwords;
 pub use super::mask::{MASK, Masker};
 use super::time;
@@ -81,39 +81,43 @@ struct Build<'m> {
 impl Build<'_> {
     /// The first level.
     fn inspect(&mut self, text: &str) -> Result<(), serde_json::Error> {
+        let mut failed = None;
         self.json.push('{');
-        for (raw_key, raw) in members(text)? {
+        each_member(text, |raw_key, raw| {
             let key = unquoted(raw_key);
             if key == "ExecIDs" {
-                continue;
+                return;
             }
             begin_member(self.json, raw_key);
             if raw.starts_with('{') {
-                self.section(&key, raw)?;
+                failed = failed.take().or(self.section(&key, raw).err());
             } else {
                 let value = compact(raw);
                 self.summary.note("", &key, &value);
                 self.json.push_str(&value);
                 push_field(&mut self.fields, "", &key, &value);
             }
-        }
+        })?;
         self.json.push('}');
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// The second level: one of the objects of the first, such as `Config`.
     fn section(&mut self, section: &str, text: &str) -> Result<(), serde_json::Error> {
-        let members = members(text)?;
+        let mut failed = None;
         let mut address = match section {
-            "NetworkSettings" => first_address(&members),
+            "NetworkSettings" => first_address(text),
             _ => None,
         };
         self.json.push('{');
-        for (raw_key, raw) in members {
+        each_member(text, |raw_key, raw| {
             let key = unquoted(raw_key);
             let compact = compact(raw);
             let value = match (section, &*key) {
-                ("State", "Health") => without_log(&compact)?,
+                ("State", "Health") => without_log(&compact).unwrap_or_else(|error| {
+                    failed = Some(error);
+                    Cow::Borrowed("")
+                }),
                 ("Config", "Env") => self.masker.pairs(&compact),
                 // The places where users write names of their own.
                 ("Config", "Labels")
@@ -132,15 +136,15 @@ impl Build<'_> {
                 let elsewhere = address.take().filter(|_| value == r#""""#);
                 let value = elsewhere.as_deref().unwrap_or(&value);
                 push_field(&mut self.fields, section, &key, value);
-                continue;
+                return;
             }
             push_field(&mut self.fields, section, &key, &value);
-        }
+        })?;
         self.json.push('}');
         if let Some(address) = address {
             push_field(&mut self.fields, section, "IPAddress", &address);
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -250,10 +254,15 @@ fn member(raw: &str, name: &str) -> String {
 
 /// The first address in `NetworkSettings.Networks`: newer engines keep addresses there alone, and readers have always found one in `IPAddress`.
 /// What is not of the usual form has none.
-fn first_address(settings: &[(&str, &str)]) -> Option<String> {
-    let mut settings = settings.iter().rev();
-    let (_, networks) = settings.find(|(key, _)| *key == "\"Networks\"")?;
-    let networks = members(networks).ok()?;
+fn first_address(settings: &str) -> Option<String> {
+    let mut networks = None;
+    let last = |key, value| {
+        if key == "\"Networks\"" {
+            networks = Some(value);
+        }
+    };
+    each_member(settings, last).ok()?;
+    let networks = members(networks?).ok()?;
     networks.into_iter().find_map(|(_, network)| {
         let network = members(network).ok()?;
         let (_, address) = network

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt;
 
 use memchr::{memchr, memchr2};
-use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -24,28 +23,35 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// The members of a JSON object, names (with their quotation marks) and values as they are written.
 pub(super) fn members(text: &str) -> Result<Vec<(&str, &str)>, serde_json::Error> {
-    serde_json::from_str(text).map(|Members(members)| members)
+    let mut members = Vec::with_capacity(8);
+    each_member(text, |name, value| members.push((name, value)))?;
+    Ok(members)
 }
 
-struct Members<'a>(Vec<(&'a str, &'a str)>);
+/// Shows the members of a JSON object, one after the other. After an error some of them have been shown.
+pub(super) fn each_member<'t>(
+    text: &'t str,
+    show: impl FnMut(&'t str, &'t str),
+) -> Result<(), serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    deserializer.deserialize_map(Members(show))?;
+    deserializer.end()
+}
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::with_capacity(32);
-                while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-                    members.push((name.get(), value.get()));
-                }
-                Ok(Members(members))
-            }
+struct Members<F>(F);
+
+impl<'t, F: FnMut(&'t str, &'t str)> Visitor<'t> for Members<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'t>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+            self.0(name.get(), value.get());
         }
-        deserializer.deserialize_map(MembersVisitor)
+        Ok(())
     }
 }
 
