@@ -36,7 +36,7 @@ use crate::model::{self, Address, EngineIndex, Entry};
 use crate::store::Happening;
 
 use backoff::Random;
-use engine::{Engine, Outcome};
+use engine::{Engine, Outcome, Room};
 use jobs::Jobs;
 use lasting::Lasting;
 use link::Link;
@@ -58,6 +58,9 @@ const BUDGET: usize = 32 << 20;
 
 /// A resync may be so far ahead of the store: enough that the store never waits for it.
 const AHEAD: usize = 1 << 20;
+
+/// So many answers to inspects may be on their way, all engines together: a thousand engines that are looked at all at once would fill the memory.
+const EXPECTED: usize = 256;
 
 /// How long engines wait at the start for the store to say where the last agent stopped.
 const WAIT_FOR_STORE: Time = Time::from_secs(2);
@@ -153,8 +156,14 @@ pub struct Core {
     waiting_bytes: usize,
     /// Engines that something happened to since they were settled last.
     woken: BTreeSet<EngineIndex>,
-    /// Engines that have more to ask as soon as the store has taken what waits.
+    /// Engines that have more to ask as soon as there is room for the answers.
     starved: BTreeSet<EngineIndex>,
+    /// Which of them is next.
+    next_starved: EngineIndex,
+    /// When there may be room although nothing happened.
+    room_at: Option<Time>,
+    /// There was room for nothing.
+    full: bool,
     /// Hosts with something to write.
     writable: BTreeSet<EngineIndex>,
     /// Whose turn it is.
@@ -242,6 +251,9 @@ impl Core {
             waiting_bytes: 0,
             woken: (0..sites.len() as u32).map(EngineIndex).collect(),
             starved: BTreeSet::new(),
+            next_starved: EngineIndex(0),
+            room_at: None,
+            full: false,
             writable: BTreeSet::new(),
             next_host: EngineIndex(0),
             gather_until: None,
@@ -315,7 +327,8 @@ impl Core {
         if self.stopping.is_none() {
             self.start_engines(now, effects);
             let room = self.room();
-            if room != engine::Room::None {
+            // Where there was room for nothing, some have more to ask than a resync wants to know.
+            if std::mem::replace(&mut self.full, room == Room::None) && !self.full {
                 self.woken.append(&mut self.starved);
             }
             let due: Vec<EngineIndex> = (0..self.sites.len() as u32)
@@ -329,13 +342,19 @@ impl Core {
                 })
                 .collect();
             self.woken.clear();
+            let expected = self.sites.iter().map(|site| site.engine.expected(now));
+            let mut expected = expected.sum();
             for index in due {
-                let mut out = Vec::new();
-                if self.sites[index.at()].engine.settle(now, room, &mut out) {
-                    self.starved.insert(index);
-                }
-                self.follow(now, index, out, effects);
+                self.settle_engine(now, index, room, &mut expected, effects);
             }
+            while room == Room::All
+                && expected < EXPECTED
+                && let Some(index) = self.pop_starved()
+            {
+                self.settle_engine(now, index, room, &mut expected, effects);
+            }
+            let waits = room == Room::All && !self.starved.is_empty();
+            self.room_at = waits.then_some(now + engine::STUCK);
             self.decide_due(now, effects);
             self.tell_lasting(now, effects);
             self.forget_lost_engines(now, effects);
@@ -348,6 +367,38 @@ impl Core {
         self.ask_store(now, effects);
         self.say_status(effects);
         self.finish(now, effects);
+    }
+
+    /// Settles one engine; `expected` is how many answers are on their way, all engines together.
+    fn settle_engine(
+        &mut self,
+        now: Time,
+        index: EngineIndex,
+        room: Room,
+        expected: &mut usize,
+        effects: &mut Vec<Effect>,
+    ) {
+        let room = match room {
+            Room::All if *expected >= EXPECTED => Room::Urgent,
+            room => room,
+        };
+        let mut out = Vec::new();
+        let engine = &mut self.sites[index.at()].engine;
+        *expected -= engine.expected(now);
+        if engine.settle(now, room, &mut out) {
+            self.starved.insert(index);
+        }
+        *expected += engine.expected(now);
+        self.follow(now, index, out, effects);
+    }
+
+    /// The next engine that has more to ask; they take turns.
+    fn pop_starved(&mut self) -> Option<EngineIndex> {
+        let after = self.starved.range(self.next_starved..).next();
+        let index = *after.or(self.starved.first())?;
+        self.starved.remove(&index);
+        self.next_starved = EngineIndex(index.0 + 1);
+        Some(index)
     }
 
     /// When [`Core::settle`] has something to do although nothing happened.
@@ -370,12 +421,13 @@ impl Core {
         engines
             .chain(start)
             .chain(self.undecided.deadline())
+            .chain(gather)
+            .chain(self.room_at)
             .filter(|_| self.stopping.is_none())
             .chain(self.link.as_ref().and_then(Link::deadline))
             .chain(self.jobs.deadline())
             .chain(self.lasting.deadline())
             .chain(once)
-            .chain(gather)
             .chain(stop.map(|stop| stop.release_by))
             .min()
     }

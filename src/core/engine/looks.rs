@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{ASK, ASK_AGAIN, Container, Engine, Look, Outcome, Room, Round, Stage, Told, Witness};
+use super::{
+    ASK, ASK_AGAIN, Container, Engine, Look, Outcome, Room, Round, STUCK, Stage, Told, Witness,
+};
 use crate::core::Time;
 use crate::core::message::{Effect, Generation, Inspected, Level};
 use crate::model::{ContainerId, Document};
@@ -126,6 +128,9 @@ impl Engine {
             if ids.is_empty() {
                 continue;
             }
+            if self.asks.is_empty() {
+                self.asks_moved = now;
+            }
             self.asks.push_back(ids.len());
             out.push(Outcome::Effect(Effect::Inspect {
                 engine: self.index,
@@ -136,6 +141,14 @@ impl Engine {
             }));
         }
         false
+    }
+
+    /// How many answers to inspects may arrive at any moment; none from an engine that has not answered for a while.
+    pub fn expected(&self, now: Time) -> usize {
+        match self.asks_moved + STUCK > now {
+            true => self.asks.iter().sum(),
+            false => 0,
+        }
     }
 
     pub(super) fn next_ids(&mut self, urgent: bool) -> Vec<ContainerId> {
@@ -172,7 +185,7 @@ impl Engine {
             return;
         }
         if !by_slow {
-            self.answered();
+            self.answered(now);
         }
         // What was asked on a dead connection has been asked for anew.
         if generation != self.epoch {
@@ -217,7 +230,8 @@ impl Engine {
     }
 
     /// One inspect of the oldest ask was answered: the syncer goes through them in order.
-    pub(super) fn answered(&mut self) {
+    pub(super) fn answered(&mut self, now: Time) {
+        self.asks_moved = now;
         if let Some(left) = self.asks.front_mut() {
             *left -= 1;
             if *left == 0 {

@@ -42,6 +42,9 @@ const GOOD: Time = Time::from_secs(10);
 /// How long to wait before an inspect or a list that failed is asked for again.
 const ASK_AGAIN: Time = Time::from_secs(1);
 
+/// An engine that answered nothing for so long is not one whose answers there must be room for.
+pub const STUCK: Time = Time::from_secs(1);
+
 /// For which answers there is room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Room {
@@ -243,6 +246,8 @@ pub struct Engine {
     failed: VecDeque<(Time, ContainerId)>,
     /// Asks that the syncer works on, oldest first: how many of the inspects of each it has not answered. It answers them in their order.
     asks: VecDeque<usize>,
+    /// When one of them was answered last, or the first was asked.
+    asks_moved: Time,
     listing: Option<u64>,
     list_at: Time,
     list_complaints: Complaints,
@@ -291,6 +296,7 @@ impl Engine {
             background: VecDeque::new(),
             failed: VecDeque::new(),
             asks: VecDeque::new(),
+            asks_moved: Time::ZERO,
             listing: None,
             list_at: Time::ZERO,
             list_complaints: Complaints::default(),

@@ -1,7 +1,8 @@
-//! The core among models of what it works with: `cases` prove one sentence each, `simulation` tries what nobody thought of.
+//! The core among models of what it works with: `cases` prove one sentence each, `room` holds many engines, `simulation` tries what nobody thought of.
 
 mod cases;
 mod docker;
+mod room;
 mod simulation;
 mod store;
 mod words;
