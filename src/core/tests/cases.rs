@@ -368,6 +368,12 @@ impl Case {
                     self.held.remove(&hold);
                 }
             }
+            // One answer, while the others are held back.
+            "inspected" => {
+                let at = self.index(words[1]);
+                self.world.compute(at);
+                assert!(self.world.answer(at), "it was asked nothing");
+            }
             "stop" => self.world.step(Input::Stop),
             "edit" => self.edit(&words[1..]),
             "reload" => self.world.reload(),
