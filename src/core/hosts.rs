@@ -213,7 +213,9 @@ impl Core {
         if renew {
             site.shared_at = now;
         }
-        site.outbox.close(stamp, renew);
+        // What was written so lately lives until the next resync, also where that takes its time.
+        let lately = now.saturating_sub(site.taken_at) < self.settings.interval / 2;
+        site.outbox.close(stamp, renew, lately);
         self.writable.insert(index);
     }
 

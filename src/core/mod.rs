@@ -131,6 +131,8 @@ struct Site {
     reported: bool,
     /// When the day of the shared sets was last renewed.
     shared_at: Time,
+    /// When the host was taken: what it wrote, it wrote since.
+    taken_at: Time,
     resume_ns: Option<i64>,
     selfcheck: Option<Selfcheck>,
     /// Another engine took the place of the one that was watched at first.
@@ -219,6 +221,7 @@ impl Site {
             down_since: None,
             reported: false,
             shared_at: Time::ZERO,
+            taken_at: Time::ZERO,
             resume_ns: None,
             selfcheck: cache
                 .filter(|cache| cache.selfcheck)

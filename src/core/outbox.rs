@@ -421,9 +421,10 @@ impl Outbox {
     }
 
     /// Renews the keys of all containers, with `renew_shared` those of shared sets and their members as well, and ends the resync with
-    /// `refresh_containers`. `stamp` is false when the engine could not be asked. What the first report has just written needs no renewal.
-    pub fn close(&mut self, stamp: bool, renew_shared: bool) {
-        let first = stamp && self.silent;
+    /// `refresh_containers`. `stamp` is false when the engine could not be asked. What the first report has written needs no renewal if the host was taken
+    /// `lately`.
+    pub fn close(&mut self, stamp: bool, renew_shared: bool, lately: bool) {
+        let first = stamp && self.silent && lately;
         let old = |stored: &Stored| !first || stored.digest.is_none();
         self.touches = self
             .stored

@@ -166,6 +166,7 @@ impl Core {
         let site = &mut self.sites[index.at()];
         site.reported = false;
         site.shared_at = now;
+        site.taken_at = now;
         site.resume_ns = None;
         site.unchecked = false;
         if site.engine.is_started() {
