@@ -108,7 +108,6 @@ fn start_writer(
         interval: config.update_interval,
         stream_maxlen: cache.stream_maxlen,
         boot,
-        with_runs: config.handlers.is_some(),
         replay_max_age: config.replay_max_age,
         selfcheck: cache.selfcheck,
     });

@@ -135,7 +135,7 @@ pub struct Found {
     pub audit: Audit,
     /// `running_jobs` of its hash: commands that ran when the last agent wrote last, a line of JSON each.
     pub running_jobs: String,
-    /// What ran according to the store: only where handlers may want to know what changed meanwhile.
+    /// What ran according to the store: what changed meanwhile is inferred from it.
     pub runs: Vec<FoundRun>,
 }
 

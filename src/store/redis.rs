@@ -54,8 +54,6 @@ pub struct Options {
     pub stream_maxlen: u64,
     /// Names this process in its leases; never used before by any other.
     pub boot: String,
-    /// Handlers want to know what ran according to the store: [`super::Found::runs`].
-    pub with_runs: bool,
     /// An audit reads every document back: [`super::Audit::documents`].
     pub selfcheck: bool,
 }

@@ -168,11 +168,7 @@ impl RedisStore {
         let word = |at: usize| fields.get(at).and_then(text);
         let updated = fields.get(2).and_then(number);
         let now = self.now().as_secs();
-        let runs = if self.options.with_runs {
-            self.find_runs(&audit.running)?
-        } else {
-            Vec::new()
-        };
+        let runs = self.find_runs(&audit.running)?;
         Ok(Found {
             known: number(&replies[0]) == Some(1),
             status: word(0).unwrap_or_default(),

@@ -108,7 +108,6 @@ pub fn options(socket: PathBuf, boot: &str) -> Options {
         replay_max_age: Duration::from_secs(300),
         stream_maxlen: 1000,
         boot: boot.to_owned(),
-        with_runs: true,
         selfcheck: true,
     }
 }

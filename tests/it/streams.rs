@@ -168,6 +168,24 @@ fn a_restarted_container_is_inferred_to_have_died_and_started() {
     assert_eq!(actions(&stage.redis, &b), [""; 0]);
 }
 
+#[test]
+fn without_handlers_it_is_inferred_as_well_and_nothing_of_what_ran_on() {
+    need!(redis);
+    let mut ids = Vec::new();
+    let mut stage = Stage::start(120, &[], |engine| {
+        ids.extend(["a", "b"].map(|name| engine.run(Spec::named(name))));
+    });
+    stage.settle();
+    stage.agent.stop(SOON);
+    stage.engine.quiet(true);
+    stage.engine.kill(&ids[1], 9);
+    stage.engine.quiet(false);
+    stage.successor();
+    wait_for(&stage.redis, &ids[1], &["die inferred"]);
+    assert_eq!(actions(&stage.redis, &ids[0]), [""; 0]);
+    stage.settle();
+}
+
 /// Stops the agent, lets things happen that no event tells and then `spoil`: a successor takes what is so as it is.
 fn nothing_is_inferred(options: &[&str], spoil: impl FnOnce(&Stage)) {
     let folder = TempDir::new();
