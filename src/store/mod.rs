@@ -148,7 +148,7 @@ pub struct FoundRun {
     pub name: String,
     /// `config_image`.
     pub image: String,
-    /// `state_startedat`.
+    /// `state_startedat`. Empty where keys of it are gone: then nobody knows whether it ran.
     pub started_at: String,
 }
 

@@ -1,6 +1,6 @@
 //! Becoming the writer of a host, and reading what the store holds of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use redis::{Cmd, Value};
@@ -168,7 +168,7 @@ impl RedisStore {
         let word = |at: usize| fields.get(at).and_then(text);
         let updated = fields.get(2).and_then(number);
         let now = self.now().as_secs();
-        let runs = self.find_runs(&audit.running)?;
+        let runs = self.find_runs(&audit)?;
         Ok(Found {
             known: number(&replies[0]) == Some(1),
             status: word(0).unwrap_or_default(),
@@ -181,18 +181,22 @@ impl RedisStore {
         })
     }
 
-    /// What ran according to the store; containers whose keys are gone are left out.
-    fn find_runs(&mut self, running: &[ContainerId]) -> Result<Vec<FoundRun>, StoreError> {
+    /// What ran according to the store, and what may have run: all that is in the manifest and not known to be stopped.
+    fn find_runs(&mut self, audit: &Audit) -> Result<Vec<FoundRun>, StoreError> {
         let mut runs = Vec::new();
-        for ids in running.chunks(CHUNK) {
+        for ids in audit.running.chunks(CHUNK) {
             let ask = ids.iter().map(|id| {
                 let key = self.keys.container(id.as_str());
                 plain(&["HMGET", &key, field::NAME, field::IMAGE, field::STARTED_AT])
             });
             let replies = self.ask(&ask.collect::<Vec<Cmd>>())?;
             let found = ids.iter().zip(&replies);
-            runs.extend(found.filter_map(|(id, reply)| found_run(id, reply)));
+            runs.extend(found.map(|(id, reply)| found_run(id, items(reply))));
         }
+        let known: HashSet<&ContainerId> = audit.running.iter().chain(&audit.stopped).collect();
+        let listed = audit.manifest.iter().map(|(id, _)| id);
+        let unknown = listed.filter(|id| !known.contains(id));
+        runs.extend(unknown.map(|id| found_run(id, &[])));
         Ok(runs)
     }
 
@@ -294,14 +298,22 @@ pub(super) fn is_agents(left: &Value) -> bool {
     left.is_some_and(|left| left <= LEASE_MS)
 }
 
-/// A container as its hash has it.
-fn found_run(id: &ContainerId, reply: &Value) -> Option<FoundRun> {
-    let fields = items(reply);
-    let word = |at: usize| fields.get(at).and_then(text);
-    Some(FoundRun {
-        id: id.clone(),
-        name: word(0)?.trim_start_matches('/').to_owned(),
-        image: word(1).unwrap_or_default(),
-        started_at: word(2).unwrap_or_default(),
-    })
+/// A container as its hash has it; where that lacks anything, only that there was one.
+fn found_run(id: &ContainerId, fields: &[Value]) -> FoundRun {
+    let mut words = fields.iter().map(text);
+    let mut word = || words.next().flatten();
+    match (word(), word(), word()) {
+        (Some(name), Some(image), Some(started_at)) => FoundRun {
+            id: id.clone(),
+            name: name.trim_start_matches('/').to_owned(),
+            image,
+            started_at,
+        },
+        _ => FoundRun {
+            id: id.clone(),
+            name: String::new(),
+            image: String::new(),
+            started_at: String::new(),
+        },
+    }
 }

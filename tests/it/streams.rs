@@ -224,6 +224,60 @@ fn nothing_is_inferred_from_an_empty_redis() {
 }
 
 #[test]
+fn nothing_is_inferred_from_what_somebody_deleted() {
+    need!(redis);
+    let folder = TempDir::new();
+    let (mut stage, a, b) = with_handlers(&folder, 120, &[]);
+    let [c, d] = ["c", "d"].map(|name| stage.engine.run(Spec::named(name)));
+    stage.settle();
+    stage.agent.stop(SOON);
+    let hash = |id: &str| format!("docker:containers:{id}");
+    let removals: [&[&str]; 3] = [
+        &["DEL", &hash(&a)],
+        &["SREM", "docker:hosts:h:containers", &b],
+        &["HDEL", &hash(&c), "state_startedat"],
+    ];
+    for removal in removals {
+        assert_eq!(stage.redis.query::<u64>(removal), 1, "{removal:?}");
+    }
+    stage.engine.quiet(true);
+    stage.engine.kill(&d, 9);
+    stage.engine.quiet(false);
+    stage.successor();
+    // When this is inferred, all of the others would be.
+    wait_for(
+        &stage.redis,
+        &d,
+        &["create seen", "start seen", "die inferred"],
+    );
+    for id in [&a, &b] {
+        assert_eq!(actions(&stage.redis, id), [""; 0]);
+    }
+    assert_eq!(actions(&stage.redis, &c), ["create seen", "start seen"]);
+    stage.settle();
+}
+
+#[test]
+fn nothing_is_inferred_from_what_has_run_out() {
+    need!(redis);
+    let folder = TempDir::new();
+    let (mut stage, a, b) = with_handlers(&folder, 2, &[]);
+    stage.agent.stop(SOON);
+    wait_until(SOON, "three intervals are over", || {
+        stage.redis.keys("docker:hosts:h:containers").is_empty()
+    });
+    assert!(!stage.host_field("last_update").is_empty());
+    stage.successor();
+    stage.agent.wait_log("Reported 2 containers", SOON);
+    stage.engine.quiet(true);
+    stage.engine.kill(&b, 9);
+    stage.engine.quiet(false);
+    wait_for(&stage.redis, &b, &["die inferred"]);
+    assert_eq!(actions(&stage.redis, &a), [""; 0]);
+    stage.settle();
+}
+
+#[test]
 fn nothing_is_inferred_across_a_change_of_engine() {
     need!(redis);
     nothing_is_inferred(&[], |stage| stage.engine.engine_id("another"));

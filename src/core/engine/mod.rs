@@ -330,6 +330,10 @@ impl Engine {
         let existing = self.rules.existing;
         for run in runs.iter().flatten() {
             let container = self.container(&run.id);
+            if run.started_at.is_empty() {
+                // It may have run, as what runs when nothing is known.
+                continue;
+            }
             container.told = Told::Running(Some(run.started_at.as_str().into()));
             container.existing = existing;
             container.inherited = true;

@@ -333,14 +333,18 @@ impl Store {
     fn found(&self, now: Time, host: usize) -> Found {
         let state = &self.hosts[host];
         let field = |name: &str| state.fields.get(name).cloned().unwrap_or_default();
-        let runs = state.running.iter().filter_map(|id| {
-            let key = self.keys.get(id)?;
-            Some(FoundRun {
-                id: id.as_str().into(),
-                name: key.name.clone(),
-                image: key.image.clone(),
-                started_at: key.started_at.clone(),
-            })
+        let word = |id: &String, word: fn(&Key) -> &String| {
+            let key = self.keys.get(id).filter(|_| state.running.contains(id));
+            key.map(word).cloned().unwrap_or_default()
+        };
+        let stopped = |id: &&String| !state.stopped.contains(*id);
+        let listed: BTreeSet<&String> = state.manifest.keys().filter(stopped).collect();
+        let ids = listed.into_iter().chain(&state.running);
+        let runs = ids.collect::<BTreeSet<_>>().into_iter().map(|id| FoundRun {
+            id: id.as_str().into(),
+            name: word(id, |key| &key.name),
+            image: word(id, |key| &key.image),
+            started_at: word(id, |key| &key.started_at),
         });
         Found {
             known: state.known,
