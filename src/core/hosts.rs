@@ -7,7 +7,7 @@ use super::link::{Link, Tenancy};
 use super::outbox::{Outbox, Wanted};
 use super::{AHEAD, BUDGET, Core, Effect, Level, Site, Time};
 use crate::model::{self, EngineIndex};
-use crate::store::{Happening, Notice};
+use crate::store::{Audit, Happening, Notice};
 
 impl Core {
     /// A container is so.
@@ -189,6 +189,31 @@ impl Core {
         let site = &mut self.sites[index.at()];
         site.unchecked = true;
         site.engine.end_round(now, &mut self.random);
+    }
+
+    /// A resync is due, and the engine does not answer: its host is kept alive. What somebody changed of it is put right as far as that is known, for
+    /// nobody is judged while a host that lives contradicts itself.
+    pub(super) fn unreachable(&mut self, now: Time, index: EngineIndex) {
+        let away = self.sites[index.at()].down_since.is_some();
+        match &mut self.link {
+            Some(link) if away && link.is_ours(index) && link.is_open() => link.audit(index),
+            _ => self.close(now, index, false),
+        }
+    }
+
+    /// This is what the store says of a host whose engine is away.
+    pub(super) fn audited_away(&mut self, now: Time, index: EngineIndex, audit: &Audit) {
+        let outbox = &self.sites[index.at()].outbox;
+        if outbox.is_forgotten() || outbox.is_closing() {
+            return;
+        }
+        if self.outbox(index, |outbox| outbox.compare_away(audit)) {
+            // With what is renewed hourly it is all said again.
+            self.outbox(index, |outbox| outbox.close(false, true, false));
+            self.writable.insert(index);
+        } else {
+            self.close(now, index, false);
+        }
     }
 
     /// Ends a resync in the store.

@@ -496,7 +496,7 @@ impl Core {
                 Outcome::Up => self.up(now, index, effects),
                 Outcome::Down => self.down(now, index, effects),
                 Outcome::Replaced => self.replaced(now, index, effects),
-                Outcome::Unreachable => self.close(now, index, false),
+                Outcome::Unreachable => self.unreachable(now, index),
                 Outcome::Looked => self.looked(now, index),
                 Outcome::Repaired => self.close(now, index, true),
             }

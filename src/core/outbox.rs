@@ -398,6 +398,12 @@ impl Outbox {
         (again.clone(), differences + again.len())
     }
 
+    /// The same while the engine is away; is there anything to say again? Fields that are too many may be what only the engine can tell.
+    pub fn compare_away(&mut self, audit: &Audit) -> bool {
+        let (_, differences) = self.compare(audit);
+        differences > self.foreign_fields.len()
+    }
+
     /// Compares the host's hash: what differs is written again, what is too much removed, with the end of the resync. Returns how many fields that are.
     fn compare_fields(&mut self, audit: &Audit) -> usize {
         let right = |name: &str, value: &String| audit.fields.get(name) == Some(value);
@@ -564,7 +570,8 @@ impl Outbox {
                     batch.fields.push((name, value));
                 }
             }
-            if closing {
+            // Without the engine's word nobody knows them.
+            if batch.stamp {
                 batch.fields_left = std::mem::take(&mut self.foreign_fields);
                 let ours = &self.fields;
                 batch

@@ -331,7 +331,10 @@ impl Core {
 
     fn audited(&mut self, now: Time, index: EngineIndex, audit: &Audit, effects: &mut Vec<Effect>) {
         if !self.sites[index.at()].engine.waits_for_store() {
-            // The round that wanted to know is over.
+            // The round that wanted to know is over, or there is none.
+            if self.sites[index.at()].down_since.is_some() {
+                self.audited_away(now, index, audit);
+            }
             return;
         }
         let (again, differences) = self.outbox(index, |outbox| outbox.compare(audit));

@@ -51,7 +51,7 @@ impl Encoder<'_> {
             self.add(&["SREM", &self.keys.image_hosts(image), host]);
         }
         self.touches(batch);
-        self.running(host, batch.reassert.iter().map(|(id, image)| (id, image)));
+        self.reassert(host, &batch.reassert);
         self.fields(host, batch);
         self.renewals(host, batch);
         if batch.forget {
@@ -198,6 +198,18 @@ impl Encoder<'_> {
                 ids.into_iter(),
                 self.shared_ttl_s,
             );
+        }
+    }
+
+    /// The same, and their places in the host's own set and in its manifest.
+    fn reassert(&mut self, host: &str, running: &[(ContainerId, Arc<str>)]) {
+        self.running(host, running.iter().map(|(id, image)| (id, image)));
+        let ids = running.iter().map(|(id, _)| id.as_str());
+        self.grow(self.keys.host_containers(host), ids, self.ttl_s);
+        let images = running.iter().flat_map(|(id, image)| [id.as_str(), image]);
+        let key = self.keys.manifest(host);
+        if self.many("HSET", key.clone(), images) {
+            self.expire(&key, self.shared_ttl_s);
         }
     }
 
@@ -541,6 +553,10 @@ SADD p:images:i:hosts h
 EXPIRE p:images:i:hosts 86400
 SADD p:images:i:containers c1
 EXPIRE p:images:i:containers 86400
+SADD p:hosts:h:containers c1
+EXPIRE p:hosts:h:containers 360
+HSET p:hosts:h:manifest c1 i
+EXPIRE p:hosts:h:manifest 86400
 HSET p:hosts:h containers_running 2 last_update 1700000000
 EXPIRE p:hosts:h 360
 SADD p:hosts h

@@ -599,3 +599,32 @@ fn fault_18_a_master_that_is_set_back_without_a_broken_connection_is_noticed_by_
     agent.wait_log("the Cache has lost host `h`", SOON);
     settle(redis, &engine, SOON);
 }
+
+#[test]
+fn fault_14_a_host_whose_engine_is_away_is_put_right_and_hinders_nobody() {
+    need!(redis);
+    let (a, b, redis) = (engine_with(3), engine_with(3), Redis::start());
+    let _first = Agent::watch("a", &a.url(), &redis.url(), 2);
+    let _second = Agent::watch("b", &b.url(), &redis.url(), 2);
+    let hosts = |status: &str| {
+        let away = oracle::Host::up("b", b.running()).status(status);
+        vec![oracle::Host::up("a", a.running()).at(a.place()), away]
+    };
+    oracle::settle(&redis, "docker", SOON, || hosts("up"));
+    b.go_down();
+    oracle::settle(&redis, "docker", SOON, || hosts("down"));
+    let faults: [&[&str]; 4] = [
+        &["SADD", "docker:hosts:b:containers", "nobody"],
+        &["DEL", "docker:hosts:b:manifest"],
+        &["DEL", "docker:hosts:b:containers"],
+        &["HDEL", "docker:hosts:b", "status"],
+    ];
+    for fault in faults {
+        redis.query::<Value>(fault);
+        redis.query::<Value>(&["SADD", "docker:containers", "nobody"]);
+        redis.query::<Value>(&["SADD", "docker:images:image-1:hosts", "nobody"]);
+        let began = Instant::now();
+        oracle::settle(&redis, "docker", SOON, || hosts("down"));
+        println!("{fault:?}: {:?}", began.elapsed());
+    }
+}

@@ -134,6 +134,9 @@ fn share(share: &HostBatch) -> String {
     {
         say(format!("{name}={value}"));
     }
+    if !share.fields_left.is_empty() {
+        say(format!("fields left {}", share.fields_left.join(" ")));
+    }
     for (set, word) in [
         (share.stamp, "stamp"),
         (share.renew, "renew"),
