@@ -205,7 +205,7 @@ impl Syncer {
         match &self.client {
             Some((of, client)) if *of == generation => client.clone(),
             _ => {
-                let client = Client::new(&self.desk.address);
+                let client = Client::for_filters(&self.desk.address, &self.desk.filters);
                 // A stopped client fails every call at once, and says so.
                 self.socket.hold(client.closer());
                 self.client = Some((generation, client.clone()));
@@ -392,7 +392,7 @@ impl Slow {
             return;
         }
         if state.threads == 0 {
-            let client = Client::new(&self.desk.address);
+            let client = Client::for_filters(&self.desk.address, &self.desk.filters);
             self.socket.hold(client.closer());
             state.client = Some(client);
         }

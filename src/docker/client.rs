@@ -37,9 +37,9 @@ pub const LIST_LIMIT: Duration = Duration::from_secs(20);
 /// A connection that nobody used for so long is not used again; a syncer pings more often.
 const IDLE_AGE: Duration = Duration::from_secs(30);
 
-/// Buffers of a connection, for what is sent and for what is read. An answer's headers must fit; of a list all filters must, and an inspect (7 kB)
-/// is to be read at once. A process with many engines has them for each of its connections.
-const CLIENT_BYTES: (usize, usize) = (8 << 10, 16 << 10);
+/// Buffers of a connection, for what is sent (beside filters, which must fit as well) and for what is read. An answer's headers must fit, and an
+/// inspect (7 kB) is to be read at once. A process with many engines has them for each of its connections.
+const CLIENT_BYTES: (usize, usize) = (1 << 10, 16 << 10);
 const STREAM_BYTES: (usize, usize) = (1 << 10, 8 << 10);
 
 /// About 100,000 rows.
@@ -109,7 +109,14 @@ pub struct Client {
 impl Client {
     /// Connects to nothing yet.
     pub fn new(address: &Address) -> Client {
-        let way = Way::new(address, CLIENT_BYTES);
+        Client::for_filters(address, &[])
+    }
+
+    /// The same, for lists with these filters.
+    pub fn for_filters(address: &Address, filters: &[(String, String)]) -> Client {
+        let (output_bytes, input_bytes) = CLIENT_BYTES;
+        let list = list_path(MAX_API, true, filters, None);
+        let way = Way::new(address, (output_bytes + list.len(), input_bytes));
         Client { way }
     }
 
@@ -679,6 +686,19 @@ mod tests {
         );
         let by_id = [("id".to_owned(), "def".to_owned())];
         assert!(!list_path("1.41", false, &by_id, Some(&only)).contains("abc"));
+    }
+
+    #[test]
+    fn long_filters_are_sent() {
+        let filters = [("label".to_owned(), "ä".repeat(5_000))];
+        let only = ContainerId::from("a".repeat(64).as_str());
+        let path = list_path("1.41", true, &filters, Some(&only));
+        let path: &'static str = Box::leak(path.into_boxed_str());
+        let fake = Fake::answering(vec![(path, ok("[]"))]);
+        let client = Client::for_filters(&fake.address(), &filters);
+        let rows = client.list("1.41", true, &filters, Some(&only), LIST_LIMIT);
+        assert_eq!(rows, Ok(vec![]));
+        fake.finish();
     }
 
     #[test]
