@@ -244,6 +244,8 @@ pub struct Engine {
     background: VecDeque<ContainerId>,
     /// Containers whose inspect failed, and when they are asked for again.
     failed: VecDeque<(Time, ContainerId)>,
+    /// The first document of all, where documents are kept.
+    model: Option<Arc<str>>,
     /// Asks that the syncer works on, oldest first: how many of the inspects of each it has not answered. It answers them in their order.
     asks: VecDeque<usize>,
     /// When one of them was answered last, or the first was asked.
@@ -295,6 +297,7 @@ impl Engine {
             urgent: VecDeque::new(),
             background: VecDeque::new(),
             failed: VecDeque::new(),
+            model: None,
             asks: VecDeque::new(),
             asks_moved: Time::ZERO,
             listing: None,
