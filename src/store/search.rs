@@ -3,6 +3,7 @@
 //!
 //! It goes through all keys of the database. It never takes long at once: what a round does not reach the next one does, whichever agent makes that.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
@@ -42,12 +43,28 @@ impl RedisStore {
         let pattern = self.keys.pattern();
         let most = doubts.len() + DOUBTS;
         loop {
+            // The same step three times, which costs less than to ask for the type of each key.
             let step = plain(&["SCAN", &cursor, "MATCH", &pattern, "COUNT", STEP]);
-            let replies = self.ask(&[step])?;
+            let of_type = |kind: &str| step.clone().arg("TYPE").arg(kind).clone();
+            let replies = self.ask(&[step.clone(), of_type("hash"), of_type("string")])?;
             let [next, found] = items(&replies[0]) else {
                 return Ok("0".to_owned());
             };
-            let keys: Vec<&[u8]> = items(found).iter().map(bytes).collect();
+            let found_of = |reply| -> HashSet<&[u8]> {
+                let found = items(reply).get(1).map_or(&[][..], items);
+                found.iter().map(bytes).collect()
+            };
+            let (hashes, strings) = (found_of(&replies[1]), found_of(&replies[2]));
+            let right = |key: &&[u8]| {
+                let name = String::from_utf8_lossy(key);
+                let Some((owner @ Owner::Container(_), kind)) = self.keys.owner(&name) else {
+                    return false;
+                };
+                let of_kind = if kind == "hash" { &hashes } else { &strings };
+                of_kind.contains(key) && explained.knows(owner)
+            };
+            let mut keys: Vec<&[u8]> = items(found).iter().map(bytes).collect();
+            keys.retain(|key| !right(key));
             for key in self.wrong_keys(explained, &keys)? {
                 doubts.push(self.doubt(key));
             }
