@@ -3,7 +3,7 @@
 //!
 //! It goes through all keys of the database. It never takes long at once: what a round does not reach the next one does, whichever agent makes that.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
@@ -16,6 +16,9 @@ use super::keys::Owner;
 use super::link::{bytes, items, number, text};
 use super::redis::RedisStore;
 use super::sweep::{Doubt, Fault};
+
+/// The types that our keys have.
+const TYPES: [&str; 3] = ["hash", "string", "set"];
 
 /// How many keys Redis looks at in one step.
 const STEP: &str = "1000";
@@ -43,28 +46,27 @@ impl RedisStore {
         let pattern = self.keys.pattern();
         let most = doubts.len() + DOUBTS;
         loop {
-            // The same step three times, which costs less than to ask for the type of each key.
+            // The same step for each type, which costs less than to ask for the type of each key.
             let step = plain(&["SCAN", &cursor, "MATCH", &pattern, "COUNT", STEP]);
-            let of_type = |kind: &str| step.clone().arg("TYPE").arg(kind).clone();
-            let replies = self.ask(&[step.clone(), of_type("hash"), of_type("string")])?;
-            let [next, found] = items(&replies[0]) else {
+            let of_type = |kind: &&str| step.clone().arg("TYPE").arg(*kind).clone();
+            let mut steps: Vec<Cmd> = TYPES.iter().map(of_type).collect();
+            steps.push(step);
+            let replies = self.ask(&steps)?;
+            let Some([next, found]) = replies.last().map(items) else {
                 return Ok("0".to_owned());
             };
-            let found_of = |reply| -> HashSet<&[u8]> {
+            let mut types = HashMap::new();
+            for (kind, reply) in TYPES.iter().zip(&replies) {
                 let found = items(reply).get(1).map_or(&[][..], items);
-                found.iter().map(bytes).collect()
-            };
-            let (hashes, strings) = (found_of(&replies[1]), found_of(&replies[2]));
-            let right = |key: &&[u8]| {
-                let name = String::from_utf8_lossy(key);
-                let Some((owner @ Owner::Container(_), kind)) = self.keys.owner(&name) else {
-                    return false;
-                };
-                let of_kind = if kind == "hash" { &hashes } else { &strings };
-                of_kind.contains(key) && explained.knows(owner)
+                types.extend(found.iter().map(|key| (bytes(key), *kind)));
+            }
+            let right = |key: &[u8]| {
+                let owner = self.keys.owner(str::from_utf8(key).ok()?);
+                let (owner, kind) = owner?;
+                Some(types.get(key) == Some(&kind) && explained.knows(owner))
             };
             let mut keys: Vec<&[u8]> = items(found).iter().map(bytes).collect();
-            keys.retain(|key| !right(key));
+            keys.retain(|key| right(key) != Some(true));
             for key in self.wrong_keys(explained, &keys)? {
                 doubts.push(self.doubt(key));
             }
