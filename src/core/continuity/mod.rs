@@ -20,6 +20,9 @@ const RING: usize = 256;
 /// How long after the connect a replay may still be coming.
 const REPLAY: Time = Time::from_secs(2);
 
+/// How long after the connect of a stream that was asked for more than our time a late replay may still tell of before it.
+const LATE: Time = Time::from_secs(60);
+
 /// So much younger than the engine's clock, as far as we know it, an event may be: the engine may take its time to say how late it is.
 const SLACK_NS: i64 = 10 * 1_000_000_000;
 
@@ -75,6 +78,8 @@ pub struct Continuity {
     connected_at: Option<Time>,
     /// Between these stamps the engine has told all it had: what turns up there later happened since.
     viewed_ns: Option<(i64, i64)>,
+    /// Until then, or until something happens, events up to this stamp are told late of before our time.
+    history: Option<(Time, i64)>,
     /// When the last connection ended, by the engine's clock as far as we know it.
     ended_ns: Option<i64>,
     /// Events that came on this connection are lost, and a resync tells what they led to.
@@ -132,6 +137,7 @@ impl Continuity {
             connected_ns: 0,
             connected_at: None,
             viewed_ns: None,
+            history: None,
             ended_ns: None,
         }
     }
@@ -178,6 +184,7 @@ impl Continuity {
         let away_ns = began.map(|began| now.saturating_sub(began).as_nanos() as i64);
         let expected_ns = away_ns.map(|away| before_ns + away);
         let back = clock_ns < horizon_ns || expected_ns.is_some_and(|ns| clock_ns + MARGIN_NS < ns);
+        self.history = (!back && self.order.is_empty()).then_some((now + LATE, horizon_ns));
         let back_ns = back.then(|| away_ns.map_or(i64::MIN, |away| clock_ns - away));
         // A stream may end before its replay was over; what that had to prove is left to this one.
         let cut_short = self.replay.take();
@@ -251,10 +258,14 @@ impl Continuity {
         let ahead = self.horizon_ns == Some(self.connected_ns)
             && now <= connected + REPLAY
             && event.time_ns > clock_ns + SLACK_NS;
+        self.history = self
+            .history
+            .filter(|(until, _)| now <= *until && event.time_ns <= self.connected_ns);
+        let history = self.history.is_some_and(|(_, ns)| event.time_ns <= ns);
         let (verdict, gap) = match &mut self.replay {
             None if seen => (Verdict::Seen, None),
             _ if !seen && inferred() => (Verdict::Old, None),
-            None if ahead => (Verdict::Old, None),
+            None if ahead || history => (Verdict::Old, None),
             None => (Verdict::Live, None),
             Some(replay) => {
                 let ns = event.time_ns;

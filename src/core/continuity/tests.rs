@@ -229,6 +229,28 @@ fn events_up_to_the_resume_point_run_nothing_again() {
 }
 
 #[test]
+fn a_replay_that_comes_late_makes_nothing_of_before_our_time_news() {
+    let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
+    stream.connected(Time::ZERO, T0 + 8 * SECOND, false);
+    assert_eq!(stream.replay_over(), None);
+    for (n, verdict) in [
+        (4, Verdict::Old),
+        (5, Verdict::Old),
+        (6, Verdict::Live),
+        (3, Verdict::Old),
+        // From now on it is the clock that was set back.
+        (11, Verdict::Live),
+        (2, Verdict::Live),
+    ] {
+        assert_eq!(judge_at(&mut stream, at(3), n), (verdict, None), "{n}");
+    }
+    let mut idle = Continuity::new(Some(T0 + 5 * SECOND));
+    idle.connected(Time::ZERO, T0 + 8 * SECOND, false);
+    assert_eq!(idle.replay_over(), None);
+    assert_eq!(judge_at(&mut idle, at(600), 1), (Verdict::Live, None));
+}
+
+#[test]
 fn a_clock_that_was_set_back_while_no_agent_listened_is_a_gap_where_nothing_shows_what_is_news() {
     let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
     stream.connected(at(0), T0 - 3580 * SECOND, false);
