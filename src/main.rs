@@ -7,6 +7,10 @@ use docker_cache::args::{self, Ended, Verb};
 use docker_cache::config::{Config, Explained, Source};
 use docker_cache::{agent, explain, fire, logging};
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// Usage or configuration.
 const USAGE: u8 = 2;
 
