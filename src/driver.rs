@@ -100,10 +100,13 @@ impl Outlets {
                 engine,
                 generation,
                 api_version,
-                ids,
+                inspections,
                 check_filters,
             } => {
-                let question = Question::Inspect { ids, check_filters };
+                let question = Question::Inspect {
+                    inspections,
+                    check_filters,
+                };
                 self.ask(engine, generation, api_version, question);
             }
             Effect::Store(request) => {

@@ -9,6 +9,7 @@ mod signal;
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -266,6 +267,8 @@ pub struct Document {
     pub json: Arc<str>,
     /// A digest of `json`: two documents with one digest are one document.
     pub digest: u64,
+    /// A digest of the answer that it was made from, which holds more than the document does.
+    pub answer: Option<NonZeroU64>,
     /// What core needs to know of it.
     pub summary: Summary,
 }
@@ -276,6 +279,13 @@ impl Document {
         let ends = self.fields.len() * size_of::<(usize, usize)>();
         self.fields.bytes() + ends + self.json.len() + size_of::<Document>()
     }
+}
+
+/// What an answer is known by when it is to be compared with the next one.
+pub fn answer_digest(answer: &[u8]) -> NonZeroU64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(answer);
+    NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MAX)
 }
 
 /// What a document's JSON is known by when the document itself is gone; the same in every process of one version.

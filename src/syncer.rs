@@ -4,6 +4,9 @@
 //! within 500 ms moves to a slow thread, which exists only while there is such a one, and the next is asked. While there is one, the others get 50 ms:
 //! twenty that hang must not cost their engine ten seconds, and whoever is only slow is answered there as soon.
 //!
+//! That a container is as it was is no news: such answers wait for the next one that is, or for the end of their ask, so that a quiet resync does not
+//! wake the core for each.
+//!
 //! Where all hang it is the engine that does. A syncer to which nothing was answered for some seconds, because nothing was asked or because all of it
 //! was in vain, asks the engine whether it answers at all before anything else.
 //!
@@ -16,12 +19,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::core::{Generation, Input, Inspected, Unlisted};
+use crate::core::{Generation, Input, Inspected, Inspection, Unlisted};
 use crate::docker::client::{Client, DockerErrorKind, LIST_LIMIT};
 use crate::docker::document::{Masker, document_by};
 use crate::docker::socket::Socket;
 use crate::inbox::Door;
-use crate::model::{Address, ContainerId, EngineIndex, Row};
+use crate::model::{Address, ContainerId, EngineIndex, Row, answer_digest};
 use crate::threads;
 
 /// A start keeps its container's lock for about 250 ms.
@@ -46,6 +49,9 @@ const QUIET: Duration = Duration::from_secs(10);
 /// The core believes in a silence only when it is told of it twice.
 const PINGS: usize = 2;
 
+/// How long an answer waits that is no news.
+const HELD: Duration = Duration::from_millis(50);
+
 /// What the core wants to know.
 #[derive(Clone, Debug)]
 pub struct Ask {
@@ -65,7 +71,7 @@ pub enum Question {
     /// What are these like?
     Inspect {
         /// Which.
-        ids: Vec<ContainerId>,
+        inspections: Vec<Inspection>,
         /// And do the list's filters let them through?
         check_filters: bool,
     },
@@ -148,17 +154,20 @@ impl Syncer {
                 }
                 answer.list = Some(list);
             }
-            Question::Inspect { ids, check_filters } => {
-                let mut answer = Answer::inspects(&self.desk, ask.generation, ids);
+            Question::Inspect {
+                inspections,
+                check_filters,
+            } => {
+                let mut answer = Answer::inspects(&self.desk, ask.generation, inspections);
                 let mut scratch = Scratch::default();
-                while let Some(id) = answer.ids.front().cloned() {
+                while let Some(inspection) = answer.open.front().cloned() {
                     if self.answered.elapsed() >= QUIET && self.ping() {
                         self.answered = Instant::now();
                     }
                     let slow = SlowAsk {
                         generation: ask.generation,
                         api_version: ask.api_version.clone(),
-                        id,
+                        inspection,
                         check_filters,
                     };
                     let patience = match self.slow.is_idle() {
@@ -248,7 +257,7 @@ impl Desk {
         let deadline = Instant::now() + limit;
         let mut member = None;
         if ask.check_filters {
-            let only = Some(&ask.id);
+            let only = Some(&ask.inspection.id);
             // A list may be older than the event, and show a container that has just started as none that runs: whether it does, the inspect says.
             match client.list(&ask.api_version, true, &self.filters, only, limit) {
                 Ok(rows) => member = Some(!rows.is_empty()),
@@ -258,8 +267,12 @@ impl Desk {
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let Scratch { body, json } = scratch;
-        match client.inspect_into(body, &ask.api_version, &ask.id, left) {
+        let Inspection { id, known } = &ask.inspection;
+        match client.inspect_into(body, &ask.api_version, id, left) {
             Ok(false) => Inspected::Gone,
+            Ok(true) if known.is_some_and(|known| known == answer_digest(body)) => {
+                Inspected::Same { member }
+            }
             Ok(true) => match document_by(body, &self.masker, json) {
                 Ok(document) => Inspected::Found {
                     document: Arc::new(document),
@@ -267,7 +280,7 @@ impl Desk {
                 },
                 Err(error) => Inspected::Failed(format!(
                     "failed to read the inspect of container `{}`: {error}",
-                    ask.id.short()
+                    id.short()
                 )),
             },
             Err(error) if error.kind == DockerErrorKind::Timeout => Inspected::Slow,
@@ -298,34 +311,47 @@ struct Answer<'a> {
     desk: &'a Desk,
     generation: Generation,
     list: Option<Result<Vec<Row>, Unlisted>>,
-    ids: VecDeque<ContainerId>,
+    /// The inspects that are not answered yet,
+    open: VecDeque<Inspection>,
+    /// and what was answered to those before, since when.
+    held: Vec<(ContainerId, Inspected)>,
+    held_since: Instant,
 }
 
 impl<'a> Answer<'a> {
     fn list(desk: &'a Desk, generation: Generation) -> Self {
-        Answer {
-            desk,
-            generation,
-            list: Some(Err(Unlisted {
-                error: "the syncer panicked".to_owned(),
-                timed_out: false,
-            })),
-            ids: VecDeque::new(),
-        }
+        let mut answer = Answer::inspects(desk, generation, Vec::new());
+        answer.list = Some(Err(Unlisted {
+            error: "the syncer panicked".to_owned(),
+            timed_out: false,
+        }));
+        answer
     }
 
-    fn inspects(desk: &'a Desk, generation: Generation, ids: Vec<ContainerId>) -> Self {
+    fn inspects(desk: &'a Desk, generation: Generation, inspections: Vec<Inspection>) -> Self {
         Answer {
             desk,
             generation,
             list: None,
-            ids: ids.into(),
+            open: inspections.into(),
+            held: Vec::new(),
+            held_since: Instant::now(),
         }
     }
 
     fn next(&mut self, result: Inspected) {
-        if let Some(id) = self.ids.pop_front() {
-            self.desk.answer(self.generation, id, false, result);
+        let Some(Inspection { id, .. }) = self.open.pop_front() else {
+            return;
+        };
+        if self.held.is_empty() {
+            self.held_since = Instant::now();
+        }
+        let is_news = !matches!(result, Inspected::Same { .. });
+        self.held.push((id, result));
+        if is_news || self.open.is_empty() || self.held_since.elapsed() >= HELD {
+            for (id, result) in self.held.drain(..) {
+                self.desk.answer(self.generation, id, false, result);
+            }
         }
     }
 }
@@ -339,7 +365,7 @@ impl Drop for Answer<'_> {
                 result,
             });
         }
-        while !self.ids.is_empty() {
+        while !self.open.is_empty() {
             self.next(Inspected::Failed("the syncer panicked".to_owned()));
         }
     }
@@ -349,7 +375,7 @@ impl Drop for Answer<'_> {
 struct SlowAsk {
     generation: Generation,
     api_version: Arc<str>,
-    id: ContainerId,
+    inspection: Inspection,
     check_filters: bool,
 }
 
@@ -410,7 +436,8 @@ impl Slow {
                 let hung = std::mem::take(&mut state.hung);
                 for ask in fresh.into_iter().chain(hung) {
                     let failed = Inspected::Failed(error.to_string());
-                    self.desk.answer(ask.generation, ask.id, true, failed);
+                    let id = ask.inspection.id;
+                    self.desk.answer(ask.generation, id, true, failed);
                 }
             }
         }
@@ -433,7 +460,10 @@ impl Slow {
             state.waiting -= usize::from(limit != PATIENCE);
             match result {
                 Inspected::Slow => state.hung.push_back(ask),
-                result => self.desk.answer(ask.generation, ask.id, true, result),
+                result => {
+                    let id = ask.inspection.id;
+                    self.desk.answer(ask.generation, id, true, result);
+                }
             }
         }
     }

@@ -1,8 +1,6 @@
 //! What an engine's news mean for its host in the store.
 
-use std::sync::Arc;
-
-use super::engine::Room;
+use super::engine::{Report, Room};
 use super::link::{Link, Tenancy};
 use super::outbox::{Outbox, Wanted};
 use super::{AHEAD, BUDGET, Core, Effect, Level, Site, Time};
@@ -16,7 +14,7 @@ impl Core {
         now: Time,
         index: EngineIndex,
         id: model::ContainerId,
-        document: Option<Arc<model::Document>>,
+        report: Report,
         revision: u64,
     ) {
         self.jobs.seen(index, &id, revision);
@@ -33,15 +31,32 @@ impl Core {
         let site = &mut self.sites[index.at()];
         if let Some(check) = &mut site.selfcheck {
             let gaps = site.engine.counters().gaps;
-            check.saw(now, &id, document.as_ref(), revision, gaps);
+            match &report {
+                Report::Document(document) => check.saw(now, &id, Some(document), revision, gaps),
+                Report::Same(_) => check.saw_same(&id, revision),
+                Report::Nothing => check.saw(now, &id, None, revision, gaps),
+            }
         }
-        let away = !link.is_open();
-        if away && document.is_some() && self.waiting_bytes >= BUDGET {
-            site.postponed.insert(id);
+        let full = !link.is_open() && self.waiting_bytes >= BUDGET;
+        let wanted = match report {
+            Report::Document(_) if full => None,
+            Report::Document(document) => {
+                Some(self.outbox(index, |outbox| outbox.want(&id, Some(document), revision)))
+            }
+            Report::Same(digest) => site.outbox.want_same(&id, digest, revision),
+            Report::Nothing => Some(self.outbox(index, |outbox| outbox.want(&id, None, revision))),
+        };
+        let site = &mut self.sites[index.at()];
+        let Some(wanted) = wanted else {
+            if full {
+                site.postponed.insert(id);
+            } else {
+                site.engine.look_later(&id);
+                self.woken.insert(index);
+            }
             return;
-        }
+        };
         site.postponed.remove(&id);
-        let wanted = self.outbox(index, |outbox| outbox.want(&id, document, revision));
         let Some(link) = &mut self.link else {
             return;
         };
@@ -88,6 +103,12 @@ impl Core {
         let done = change(outbox);
         self.waiting_bytes = self.waiting_bytes + outbox.bytes() - before;
         done
+    }
+
+    /// What waits for a host, and what is known of it, is of no more use; should it be reported again, all of it is.
+    pub(super) fn discard(&mut self, index: EngineIndex) {
+        self.outbox(index, Outbox::discard);
+        self.sites[index.at()].engine.read_anew();
     }
 
     pub(super) fn happened(&mut self, index: EngineIndex, happening: Happening) {
@@ -162,7 +183,7 @@ impl Core {
         let outbox = &site.outbox;
         let old: Vec<_> = outbox.known().chain(outbox.waiting()).cloned().collect();
         for id in old {
-            self.state(now, index, id, None, 0);
+            self.state(now, index, id, Report::Nothing, 0);
         }
     }
 
@@ -176,7 +197,7 @@ impl Core {
             .collect();
         left.sort_unstable();
         for id in left {
-            self.state(now, index, id, None, 0);
+            self.state(now, index, id, Report::Nothing, 0);
         }
         match &mut self.link {
             Some(link) if link.is_ours(index) && link.is_open() => link.audit(index),
@@ -280,6 +301,7 @@ impl Core {
                     ),
                 ));
                 site.reported = false;
+                site.engine.read_anew();
                 self.outbox(index, Outbox::forget);
                 self.writable.insert(index);
             }

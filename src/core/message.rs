@@ -1,5 +1,6 @@
 //! The machine's words: everything that can happen, and everything it can ask for.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::model::{
@@ -131,6 +132,15 @@ pub struct Unlisted {
     pub timed_out: bool,
 }
 
+/// A container that is to be looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Inspection {
+    /// Which.
+    pub id: ContainerId,
+    /// The digest of the answer that is known. Where it is answered the same again, nobody needs to read it.
+    pub known: Option<NonZeroU64>,
+}
+
 /// The answer to one inspect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Inspected {
@@ -139,6 +149,11 @@ pub enum Inspected {
         /// The document.
         document: Arc<Document>,
         /// Do the list's filters let it through? `None` when that was not asked.
+        member: Option<bool>,
+    },
+    /// It was answered to the letter what is known; only where an [`Inspection`] says what that is.
+    Same {
+        /// As above.
         member: Option<bool>,
     },
     /// There is no such container (404).
@@ -306,7 +321,7 @@ pub enum Effect {
         /// The version to speak.
         api_version: Arc<str>,
         /// Which.
-        ids: Vec<ContainerId>,
+        inspections: Vec<Inspection>,
         /// Ask as well whether the list's filters let each of them through.
         check_filters: bool,
     },

@@ -46,8 +46,8 @@ use selfcheck::Selfcheck;
 use undecided::Undecided;
 
 pub use message::{
-    Effect, Generation, Input, Inspected, Level, Reload, Since, StoreReply, StoreRequest,
-    StreamEnd, Unlisted,
+    Effect, Generation, Input, Inspected, Inspection, Level, Reload, Since, StoreReply,
+    StoreRequest, StreamEnd, Unlisted,
 };
 
 /// Time since the process started, by a clock that never goes back.
@@ -475,9 +475,9 @@ impl Core {
                     effects.push(Effect::Log(level, format!("engine `{name}`: {text}")));
                 }
                 Outcome::Effect(effect) => effects.push(effect),
-                Outcome::State(id, document, revision) => {
+                Outcome::State(id, report, revision) => {
                     self.decide_known(now, index, id.as_str(), revision, effects);
-                    self.state(now, index, id, document, revision);
+                    self.state(now, index, id, report, revision);
                 }
                 Outcome::Event {
                     event,

@@ -241,6 +241,20 @@ impl Outbox {
         Wanted::Later
     }
 
+    /// This is what it was, by its document's digest. `None`: neither the store nor what waits for it has that document.
+    pub fn want_same(&mut self, id: &ContainerId, digest: u64, revision: u64) -> Option<Wanted> {
+        let has = |document: &Arc<Document>| document.digest == digest;
+        match (self.dirty.get_mut(id), self.stored.get(id)) {
+            (Some(dirty), _) => {
+                dirty.document.as_ref().filter(|document| has(document))?;
+                dirty.revision = revision;
+                Some(Wanted::Later)
+            }
+            (None, Some(stored)) if stored.digest == Some(digest) => Some(Wanted::Already),
+            (None, _) => None,
+        }
+    }
+
     /// Containers that lost their names to others by the last transaction and were not written by it: they have to be looked at again.
     pub fn robbed(&mut self) -> Vec<ContainerId> {
         let mut robbed = std::mem::take(&mut self.robbed);

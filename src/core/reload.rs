@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use super::outbox::Outbox;
 use super::rules::Rules;
 use super::{Core, Effect, Level, Reload, Site, Time};
 use crate::model::{self, EngineIndex, Entry};
@@ -123,7 +122,7 @@ impl Core {
     /// Its engine is watched no more. Its host is given back as at the end of the agent; commands that run go on. Says how many jobs are dropped.
     fn retire(&mut self, index: EngineIndex, effects: &mut Vec<Effect>) -> usize {
         effects.push(Effect::Unwatch { index });
-        self.outbox(index, Outbox::discard);
+        self.discard(index);
         let old = &self.sites[index.at()];
         let engine = model::Engine {
             name: old.name.clone(),

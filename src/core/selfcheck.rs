@@ -55,6 +55,13 @@ impl Selfcheck {
         });
     }
 
+    /// A container is still so, as of this revision of it.
+    pub fn saw_same(&mut self, id: &ContainerId, revision: u64) {
+        if let Some((before, _)) = self.last.get_mut(id) {
+            *before = revision;
+        }
+    }
+
     /// When a doubt is old enough. `told_by` is when the stream has told what came before it; no stream tells anything where there is none.
     pub fn deadline(&self, told_by: Option<Time>) -> Option<Time> {
         let doubt = self.doubts.front()?;

@@ -170,6 +170,7 @@ impl Core {
         site.resume_ns = None;
         site.unchecked = false;
         if site.engine.is_started() {
+            site.engine.read_anew();
             site.engine.want_round(now);
         } else {
             let young = found
@@ -241,7 +242,7 @@ impl Core {
         if site.engine.waits_for_store() {
             site.engine.end_round(now, &mut self.random);
         }
-        self.outbox(index, Outbox::discard);
+        self.discard(index);
         self.woken.insert(index);
         self.writable.remove(&index);
     }
@@ -300,7 +301,7 @@ impl Core {
                         false => Tenancy::Wanted(now),
                     },
                 );
-                self.outbox(share.host, Outbox::discard);
+                self.discard(share.host);
                 if self.sites[share.host.at()].engine.waits_for_store() {
                     self.go_on(now, share.host);
                 }

@@ -13,7 +13,7 @@ use super::mask::without_passwords;
 pub use super::mask::{MASK, Masker};
 use super::time;
 use super::wire::{WireError, place};
-use crate::model::{Document, Fields, Summary, digest, signal_number};
+use crate::model::{Document, Fields, Summary, answer_digest, digest, signal_number};
 
 /// Makes an inspect's answer into a document. The error tells where the fault is and quotes nothing, since secrets are not masked yet.
 pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
@@ -58,6 +58,7 @@ pub fn document_by(
     }
     Ok(Document {
         digest: digest(build.json),
+        answer: Some(answer_digest(bytes)),
         fields: last_of_each(build.fields),
         json: build.json.as_str().into(),
         summary: build.summary.told(),
@@ -464,7 +465,11 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(INSPECT).expect("it is JSON");
         let wide = serde_json::to_string_pretty(&value).expect("it is a value");
         let narrow = value.to_string();
-        assert_eq!(decoded(&wide), decoded(&narrow));
+        let of_no_answer = |text: &str| Document {
+            answer: None,
+            ..decoded(text)
+        };
+        assert_eq!(of_no_answer(&wide), of_no_answer(&narrow));
     }
 
     #[test]

@@ -269,6 +269,7 @@ pub fn put_with(id: &str, image: &str, running: bool, fields: &[(&str, &str)]) -
             fields: all,
             json: format!("{{\"Id\":\"{id}\"}}").into(),
             digest: 1,
+            answer: None,
             summary: Summary {
                 name: format!("name-{id}").into(),
                 image: image.into(),

@@ -119,6 +119,14 @@ impl Engine {
         fits.then(|| Some((last.json.text()?, last.gone))).flatten()
     }
 
+    /// An inspect found a container as it was.
+    pub(super) fn keep_same(&mut self, id: &ContainerId, asked: u64) {
+        if let Some(last) = &mut self.container(id).last {
+            last.asked = asked;
+            last.gone = false;
+        }
+    }
+
     /// An inspect found a container so.
     pub(super) fn keep_document(&mut self, id: &ContainerId, asked: u64, document: &Document) {
         if !self.rules.documents {

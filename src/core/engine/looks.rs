@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{
-    ASK, ASK_AGAIN, Container, Engine, Look, Outcome, Room, Round, STUCK, Stage, Told, Witness,
+    ASK, ASK_AGAIN, Container, Engine, Look, Outcome, Report, Room, Round, STUCK, Seen, Stage,
+    Told, Witness,
 };
 use crate::core::Time;
-use crate::core::message::{Effect, Generation, Inspected, Level};
-use crate::model::{ContainerId, Document};
+use crate::core::message::{Effect, Generation, Inspected, Inspection, Level};
+use crate::model::{ContainerId, Document, Summary};
 
 impl Engine {
     /// Look at this container, before all that only a resync wants.
@@ -73,6 +74,7 @@ impl Engine {
                 touched: None,
                 asked: 0,
                 facts: None,
+                seen: None,
                 last: remembered.take(id),
                 gone: false,
                 member: true,
@@ -121,22 +123,22 @@ impl Engine {
             if room == Room::None || (room == Room::Urgent && !urgent) {
                 return urgent || !self.background.is_empty();
             }
-            let ids = self.next_ids(urgent);
-            if ids.is_empty() && !urgent {
+            let inspections = self.next_inspections(urgent);
+            if inspections.is_empty() && !urgent {
                 break;
             }
-            if ids.is_empty() {
+            if inspections.is_empty() {
                 continue;
             }
             if self.asks.is_empty() {
                 self.asks_moved = now;
             }
-            self.asks.push_back(ids.len());
+            self.asks.push_back(inspections.len());
             out.push(Outcome::Effect(Effect::Inspect {
                 engine: self.index,
                 generation: self.epoch,
                 api_version: self.api_version.clone(),
-                ids,
+                inspections,
                 check_filters: urgent && self.rules.filtered,
             }));
         }
@@ -151,13 +153,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn next_ids(&mut self, urgent: bool) -> Vec<ContainerId> {
-        let mut ids = Vec::new();
+    pub(super) fn next_inspections(&mut self, urgent: bool) -> Vec<Inspection> {
+        let mut inspections = Vec::new();
         let queue = match urgent {
             true => &mut self.urgent,
             false => &mut self.background,
         };
-        while ids.len() < ASK
+        while inspections.len() < ASK
             && let Some(id) = queue.pop_front()
         {
             if let Some(container) = self.containers.get_mut(&id)
@@ -165,10 +167,13 @@ impl Engine {
             {
                 container.look = Look::Asked { again: false };
                 container.asked = container.revision;
-                ids.push(id);
+                // Of one that an event touched there is news to read.
+                let seen = container.seen.filter(|_| !urgent);
+                let known = seen.map(|seen| seen.answer);
+                inspections.push(Inspection { id, known });
             }
         }
-        ids
+        inspections
     }
 
     /// An inspect was answered, or moved out of the way.
@@ -215,6 +220,7 @@ impl Engine {
             Inspected::Found { document, member } => {
                 self.found(now, id, asked, document, member, out);
             }
+            Inspected::Same { member } => self.same(now, id, asked, member, out),
             Inspected::Gone => self.gone(now, id, asked, out),
         }
         if again {
@@ -240,7 +246,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn found(
+    fn found(
         &mut self,
         now: Time,
         id: &ContainerId,
@@ -249,11 +255,53 @@ impl Engine {
         member: Option<bool>,
         out: &mut Vec<Outcome>,
     ) {
-        let all = self.rules.all;
         let mut facts = document.summary.clone();
         facts.labels = facts.labels.filter(|_| self.rules.labels);
-        self.known.seen(id, asked, &facts);
         self.keep_document(id, asked, &document);
+        self.container(id).seen = document.answer.map(|answer| Seen {
+            answer,
+            document: document.digest,
+        });
+        let report = match self.learn(now, id, asked, facts, member) {
+            true => Report::Document(document),
+            false => Report::Nothing,
+        };
+        out.push(Outcome::State(id.clone(), report, asked));
+    }
+
+    /// The engine answered what it had answered before.
+    fn same(
+        &mut self,
+        now: Time,
+        id: &ContainerId,
+        asked: u64,
+        member: Option<bool>,
+        out: &mut Vec<Outcome>,
+    ) {
+        let container = self.container(id);
+        let (Some(facts), Some(seen)) = (container.facts.clone(), container.seen) else {
+            // It is to be read again since.
+            return self.look_soon(id);
+        };
+        self.keep_same(id, asked);
+        let report = match self.learn(now, id, asked, facts, member) {
+            true => Report::Same(seen.document),
+            false => Report::Nothing,
+        };
+        out.push(Outcome::State(id.clone(), report, asked));
+    }
+
+    /// An inspect says this of a container. Is it to be reported?
+    fn learn(
+        &mut self,
+        now: Time,
+        id: &ContainerId,
+        asked: u64,
+        facts: Summary,
+        member: Option<bool>,
+    ) -> bool {
+        let all = self.rules.all;
+        self.known.seen(id, asked, &facts);
         let container = self.container(id);
         container.gone = false;
         container.inherited = false;
@@ -261,18 +309,17 @@ impl Engine {
         let changed = container
             .witness
             .looked(asked, container.facts.as_ref(), &facts);
+        let (running, started) = (facts.running, facts.started_at.clone());
         container.facts = Some(facts);
-        let running = document.summary.running;
-        let started = &document.summary.started_at;
         let strange = match (&container.told, running) {
             _ if asked < container.told_at => false,
-            (Told::Running(Some(told)), true) => told != started,
+            (Told::Running(Some(told)), true) => *told != started,
             (Told::Running(None), true) => {
-                container.told = Told::Running(Some(started.clone()));
+                container.told = Told::Running(Some(started));
                 false
             }
             (Told::Nothing, true) if container.old => {
-                container.told = Told::Running(Some(started.clone()));
+                container.told = Told::Running(Some(started));
                 false
             }
             (Told::Nothing, true) | (Told::Running(_), false) => true,
@@ -288,11 +335,7 @@ impl Engine {
         } else {
             container.suspect = None;
         }
-        out.push(Outcome::State(
-            id.clone(),
-            report.then_some(document),
-            asked,
-        ));
+        report
     }
 
     pub(super) fn gone(&mut self, now: Time, id: &ContainerId, asked: u64, out: &mut Vec<Outcome>) {
@@ -303,6 +346,7 @@ impl Engine {
             facts.running = false;
         }
         container.gone = true;
+        container.seen = None;
         if let Some(last) = &mut container.last {
             last.outlived();
         }
@@ -310,7 +354,7 @@ impl Engine {
             Told::Nothing => container.suspect = None,
             Told::Running(_) => self.suspect(now, id),
         }
-        out.push(Outcome::State(id.clone(), None, asked));
+        out.push(Outcome::State(id.clone(), Report::Nothing, asked));
     }
 
     /// Drops what need not be remembered: neither running, nor asked for, nor suspected.

@@ -13,6 +13,7 @@ mod rounds;
 mod witness;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::Time;
@@ -78,8 +79,8 @@ pub struct Rules {
 pub enum Outcome {
     /// To be done.
     Effect(Effect),
-    /// This container is so, or is not to be reported.
-    State(ContainerId, Option<Arc<Document>>, u64),
+    /// This container is so.
+    State(ContainerId, Report, u64),
     /// This happened. `revision` is what the store must have reached before a handler runs.
     Event {
         /// What.
@@ -103,6 +104,17 @@ pub enum Outcome {
     Looked,
     /// The containers that the comparison named were looked at again.
     Repaired,
+}
+
+/// What there is to report of a container.
+#[derive(Debug)]
+pub enum Report {
+    /// This.
+    Document(Arc<Document>),
+    /// What was reported of it last, by the document's digest.
+    Same(u64),
+    /// Nothing (any more).
+    Nothing,
 }
 
 /// What the last agent that watched this engine left in the store.
@@ -166,6 +178,15 @@ enum Told {
     Running(Option<Arc<str>>),
 }
 
+/// An answer that need not be read again, should it come again.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// Its digest.
+    answer: NonZeroU64,
+    /// The digest of the document that was made from it.
+    document: u64,
+}
+
 #[derive(Debug)]
 struct Container {
     look: Look,
@@ -177,6 +198,8 @@ struct Container {
     asked: u64,
     /// What the last inspect said; `None` before the first, or when it is gone.
     facts: Option<Summary>,
+    /// The answer that the facts are from.
+    seen: Option<Seen>,
     /// The last document, where commands want it.
     last: Option<Last>,
     /// There is no such container any more; the facts are its last ones.
@@ -358,6 +381,7 @@ impl Engine {
         self.rules = rules.clone();
         if (labels || documents) && self.is_started() {
             // What was not kept has to be looked at again.
+            self.read_anew();
             self.want_round(now);
         }
     }
@@ -479,10 +503,18 @@ impl Engine {
         }
     }
 
-    /// The store was away when this container was looked at: look at it again, after all that is more urgent.
+    /// The store was away when this container was looked at, or has forgotten what it was told: look at it again, after all that is more urgent.
     pub fn look_later(&mut self, id: &ContainerId) {
-        if self.containers.contains_key(id) {
+        if let Some(container) = self.containers.get_mut(id) {
+            container.seen = None;
             self.look_in_turn(id);
+        }
+    }
+
+    /// What was answered before is to be read again, even if it is the same.
+    pub fn read_anew(&mut self) {
+        for container in self.containers.values_mut() {
+            container.seen = None;
         }
     }
 

@@ -103,6 +103,7 @@ impl Engine {
     pub fn repair(&mut self, now: Time, ids: &[ContainerId], out: &mut Vec<Outcome>) {
         let mut waiting = HashSet::new();
         for id in ids {
+            self.container(id).seen = None;
             self.look_in_turn(id);
             if !matches!(self.container(id).look, Look::Slow { .. }) {
                 waiting.insert(id.clone());

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::core::{Generation, Inspected, Since, Time};
-use crate::model::{ContainerId, Document, Event, Hello, Row, Summary};
+use crate::core::{Generation, Inspected, Inspection, Since, Time};
+use crate::model::{Document, Event, Hello, Row, Summary, answer_digest};
 
 /// The engine's clock at our time zero, in ns.
 pub const T0: i64 = 1_700_000_000_000_000_000;
@@ -292,12 +292,17 @@ impl Docker {
             .collect()
     }
 
-    pub fn inspect(&self, id: &ContainerId, check_filters: bool) -> Inspected {
-        match self.containers.get(id.as_str()) {
-            None => Inspected::Gone,
-            Some(container) => Inspected::Found {
-                document: Arc::new(document(id.as_str(), container)),
-                member: check_filters.then_some(container.member),
+    pub fn inspect(&self, asked: &Inspection, check_filters: bool) -> Inspected {
+        let Some(container) = self.containers.get(asked.id.as_str()) else {
+            return Inspected::Gone;
+        };
+        let document = document(asked.id.as_str(), container);
+        let member = check_filters.then_some(container.member);
+        match asked.known.is_some() && asked.known == document.answer {
+            true => Inspected::Same { member },
+            false => Inspected::Found {
+                document: Arc::new(document),
+                member,
             },
         }
     }
@@ -320,6 +325,7 @@ pub fn document(id: &str, container: &Container) -> Document {
             .into_iter()
             .collect(),
         digest: hasher.finish(),
+        answer: Some(answer_digest(json.as_bytes())),
         summary: Summary {
             name: container.name.as_str().into(),
             image: container.image.as_str().into(),

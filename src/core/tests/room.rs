@@ -74,11 +74,12 @@ impl Crowd {
                 Effect::Inspect {
                     engine,
                     generation,
-                    ids,
+                    inspections,
                     ..
-                } => self
-                    .asked
-                    .extend(ids.into_iter().map(|id| (engine, generation, id))),
+                } => {
+                    let ids = inspections.into_iter().map(|one| one.id);
+                    self.asked.extend(ids.map(|id| (engine, generation, id)));
+                }
                 _ => {}
             }
         }

@@ -24,16 +24,17 @@ pub fn words(effect: &Effect) -> Vec<String> {
         Effect::List { engine, .. } => format!("list {}", name(*engine)),
         Effect::Inspect {
             engine,
-            ids,
+            inspections,
             check_filters,
             ..
         } => {
+            let ids: Vec<_> = inspections.iter().map(|one| one.id.clone()).collect();
             let filters = if *check_filters {
                 " and its filters"
             } else {
                 ""
             };
-            format!("inspect {}/{}{filters}", name(*engine), list(ids))
+            format!("inspect {}/{}{filters}", name(*engine), list(&ids))
         }
         Effect::Store(request) => return store(request),
         Effect::Run(job) => {

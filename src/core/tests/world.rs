@@ -7,8 +7,8 @@ use super::docker::{Docker, Stream, T0};
 use super::store::{Fate, Store};
 use crate::core::engine::Counters;
 use crate::core::{
-    Core, Effect, Generation, Input, Inspected, Reload, Settings, Since, StoreRequest, StreamEnd,
-    Time, Unlisted,
+    Core, Effect, Generation, Input, Inspected, Inspection, Reload, Settings, Since, StoreRequest,
+    StreamEnd, Time, Unlisted,
 };
 use crate::model::{ContainerId, EngineIndex, Exit, Hello, Job, Order, Row, Run};
 
@@ -20,7 +20,7 @@ const ASKS: usize = 3;
 pub enum Question {
     List(Option<Result<Vec<Row>, Unlisted>>),
     Inspect {
-        ids: VecDeque<ContainerId>,
+        inspections: VecDeque<Inspection>,
         check_filters: bool,
         /// The answer to the first of them, once the engine has made it.
         answer: Option<Inspected>,
@@ -190,13 +190,14 @@ impl World {
                 Effect::Inspect {
                     engine,
                     generation,
-                    ids,
+                    inspections,
                     check_filters,
                     ..
                 } => {
-                    assert!(!ids.is_empty() && ids.len() <= 32, "{} ids", ids.len());
+                    let count = inspections.len();
+                    assert!((1..=32).contains(&count), "{count} inspects");
                     let question = Question::Inspect {
-                        ids: ids.into(),
+                        inspections: inspections.into(),
                         check_filters,
                         answer: None,
                     };
@@ -343,8 +344,8 @@ impl World {
                         timed_out: false,
                     }),
                 }),
-                Question::Inspect { ids, .. } => {
-                    for id in ids {
+                Question::Inspect { inspections, .. } => {
+                    for Inspection { id, .. } in inspections {
                         let result = Inspected::Failed(ended());
                         self.step(Input::Inspected {
                             engine,
@@ -495,8 +496,10 @@ impl World {
     pub fn next_inspect(&self, at: usize) -> Option<&ContainerId> {
         match &self.threads[at].asks.front()?.question {
             Question::Inspect {
-                ids, answer: None, ..
-            } => ids.front(),
+                inspections,
+                answer: None,
+                ..
+            } => inspections.front().map(|one| &one.id),
             _ => None,
         }
     }
@@ -519,14 +522,14 @@ impl World {
                 });
             }
             Question::Inspect {
-                ids,
+                inspections,
                 check_filters,
                 answer: answer @ None,
             } => {
-                let Some(id) = ids.front() else {
+                let Some(one) = inspections.front() else {
                     return false;
                 };
-                *answer = Some(inspect(docker, id, *check_filters && filtered));
+                *answer = Some(inspect(docker, one, *check_filters && filtered));
             }
             _ => return false,
         }
@@ -552,13 +555,17 @@ impl World {
                     result,
                 });
             }
-            Question::Inspect { ids, answer, .. } => {
+            Question::Inspect {
+                inspections,
+                answer,
+                ..
+            } => {
                 let Some(result) = answer.take() else {
                     self.threads[at].asks.push_front(ask);
                     return false;
                 };
-                let id = ids.pop_front().expect("it was answered");
-                if !ids.is_empty() {
+                let Inspection { id, .. } = inspections.pop_front().expect("it was answered");
+                if !inspections.is_empty() {
                     self.threads[at].asks.push_front(ask);
                 }
                 self.step(Input::Inspected {
@@ -588,12 +595,12 @@ impl World {
             return false;
         };
         let generation = ask.generation;
-        let (ids, check_filters, answer) = match &mut ask.question {
+        let (inspections, check_filters, answer) = match &mut ask.question {
             Question::Inspect {
-                ids,
+                inspections,
                 check_filters,
                 answer,
-            } => (ids, check_filters, answer),
+            } => (inspections, check_filters, answer),
             Question::List(answer) => {
                 *answer = Some(Err(Unlisted {
                     error: "failed to list containers: it did not answer in time".into(),
@@ -602,7 +609,7 @@ impl World {
                 return self.answer(at);
             }
         };
-        let Some(id) = ids.front().cloned() else {
+        let Some(id) = inspections.front().map(|one| one.id.clone()) else {
             return false;
         };
         let check_filters = *check_filters;
@@ -625,7 +632,11 @@ impl World {
         };
         match hung.answer.take() {
             None => {
-                hung.answer = Some(inspect(docker, &hung.id, hung.check_filters && filtered));
+                let whole = Inspection {
+                    id: hung.id.clone(),
+                    known: None,
+                };
+                hung.answer = Some(inspect(docker, &whole, hung.check_filters && filtered));
             }
             Some(result) => {
                 let hung = self.threads[at].hung.remove(which);
@@ -758,9 +769,9 @@ impl World {
     }
 }
 
-fn inspect(docker: &Docker, id: &ContainerId, check_filters: bool) -> Inspected {
+fn inspect(docker: &Docker, asked: &Inspection, check_filters: bool) -> Inspected {
     match docker.alive {
-        true => docker.inspect(id, check_filters),
+        true => docker.inspect(asked, check_filters),
         false => Inspected::Failed("failed to inspect: connection refused".into()),
     }
 }
