@@ -5,6 +5,7 @@
 mod entry;
 mod fields;
 mod signal;
+mod words;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -20,6 +21,7 @@ pub use entry::{
 };
 pub use fields::Fields;
 pub use signal::signal_number;
+pub use words::Words;
 
 /// An engine's place in the configuration. Everything that concerns one engine is keyed by it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

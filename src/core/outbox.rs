@@ -147,40 +147,33 @@ impl Outbox {
         self.renew_shared = true;
         self.forget = false;
         self.forgotten = false;
-        let images: HashMap<&ContainerId, &String> = audit
-            .manifest
-            .iter()
-            .map(|(id, image)| (id, image))
-            .collect();
-        for (id, running) in audit
-            .manifest
-            .iter()
-            .map(|(id, _)| (id, false))
-            .chain(audit.stopped.iter().map(|id| (id, false)))
-            .chain(audit.running.iter().map(|id| (id, true)))
-        {
-            let stored = self.stored.entry(id.clone()).or_default();
-            stored.running |= running;
-            stored.image = images.get(id).map(|image| Arc::from(image.as_str()));
+        for (id, image) in audit.manifest.pairs() {
+            self.stored.entry(id.into()).or_default().image = Some(image.into());
+        }
+        for id in audit.stopped.iter() {
+            self.stored.entry(id.into()).or_default();
+        }
+        for id in audit.running.iter() {
+            self.stored.entry(id.into()).or_default().running = true;
         }
         // What is not known to be stopped may be in the sets of its image, even when it is missing elsewhere.
-        let stopped: HashSet<&ContainerId> = audit.stopped.iter().collect();
+        let stopped: HashSet<&str> = audit.stopped.iter().collect();
         for (id, stored) in &mut self.stored {
-            stored.imaged = stored.running || !stopped.contains(id);
+            stored.imaged = stored.running || !stopped.contains(id.as_str());
             if let (true, Some(image)) = (stored.imaged, &stored.image) {
                 *self.images.entry(image.clone()).or_default() += 1;
             }
             self.running += usize::from(stored.running);
         }
-        for (name, id) in &audit.names {
-            let id = ContainerId::from(id.as_str());
+        for (name, id) in audit.names.pairs() {
+            let id = ContainerId::from(id);
             match self.stored.get_mut(&id) {
                 Some(stored) if stored.name.is_none() => {
-                    let name: Arc<str> = name.as_str().into();
+                    let name: Arc<str> = name.into();
                     stored.name = Some(name.clone());
                     self.names.insert(name, id);
                 }
-                _ => self.names_left.push(name.as_str().into()),
+                _ => self.names_left.push(name.into()),
             }
         }
     }
@@ -332,19 +325,15 @@ impl Outbox {
     /// Compares what the store says with what it should say, and puts right what can be put right here. Returns the containers whose documents
     /// have to be written again, and whether anything at all differed.
     pub fn compare(&mut self, audit: &Audit) -> (Vec<ContainerId>, usize) {
-        let running: HashSet<&ContainerId> = audit.running.iter().collect();
-        let stopped: HashSet<&ContainerId> = audit.stopped.iter().collect();
-        let manifest: HashMap<&ContainerId, &String> = audit
-            .manifest
-            .iter()
-            .map(|(id, image)| (id, image))
-            .collect();
+        let running: HashSet<&str> = audit.running.iter().collect();
+        let stopped: HashSet<&str> = audit.stopped.iter().collect();
+        let manifest: HashMap<&str, &str> = audit.manifest.pairs().collect();
         let mut differences = 0;
         let mut again = Vec::new();
         for (id, stored) in &mut self.stored {
-            let right = running.contains(id) == stored.running
-                && stopped.contains(id) != stored.running
-                && manifest.get(id).map(|image| image.as_str()) == stored.image.as_deref()
+            let right = running.contains(id.as_str()) == stored.running
+                && stopped.contains(id.as_str()) != stored.running
+                && manifest.get(id.as_str()).copied() == stored.image.as_deref()
                 && stored
                     .name
                     .as_ref()
@@ -363,7 +352,7 @@ impl Outbox {
                 again.push(id.clone());
             }
         }
-        let foreign: BTreeSet<&ContainerId> = running
+        let foreign: BTreeSet<&str> = running
             .iter()
             .chain(&stopped)
             .chain(manifest.keys())
@@ -372,7 +361,7 @@ impl Outbox {
             .collect();
         for id in foreign {
             differences += 1;
-            let image = manifest.get(id).map(|image| Arc::from(image.as_str()));
+            let image = manifest.get(id).map(|image| Arc::from(*image));
             let stored = Stored {
                 image,
                 running: running.contains(id),
@@ -380,21 +369,22 @@ impl Outbox {
                 ..Stored::default()
             };
             self.count(&stored);
+            let id = ContainerId::from(id);
             self.stored.insert(id.clone(), stored);
-            if !self.dirty.contains_key(id) {
-                self.want(id, None, 0);
+            if !self.dirty.contains_key(&id) {
+                self.want(&id, None, 0);
             }
         }
         let mut named: HashSet<&str> = HashSet::new();
-        for (name, id) in &audit.names {
-            match self.names.get(name.as_str()) {
+        for (name, id) in audit.names.pairs() {
+            match self.names.get(name) {
                 Some(ours) if ours.as_str() == id => {
                     named.insert(name);
                 }
                 Some(_) => {}
                 None => {
                     differences += 1;
-                    self.names_left.push(name.as_str().into());
+                    self.names_left.push(name.into());
                 }
             }
         }

@@ -14,6 +14,7 @@ use redis::{Cmd, Parser, Value};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::CachePlace;
+use crate::model::Words;
 
 /// An open connection. After any error it must be dropped: late bytes would be taken for the next answer.
 pub(super) struct Link {
@@ -210,6 +211,19 @@ pub(super) fn items(reply: &Value) -> &[Value] {
 /// A list of names. Those that are not UTF-8 are left out: no agent writes one, see [`foreign`].
 pub(super) fn texts(reply: &Value) -> Vec<String> {
     items(reply).iter().filter_map(name).collect()
+}
+
+/// Appends the names of a list; with a `step` of two those of names and values that alternate, and the values. Names that are not UTF-8 are left
+/// out likewise.
+pub(super) fn append(words: &mut Words, listed: &Value, step: usize) {
+    for chunk in items(listed).chunks_exact(step) {
+        if let Ok(name) = str::from_utf8(bytes(&chunk[0])) {
+            words.push(name);
+            for value in &chunk[1..] {
+                words.push(&String::from_utf8_lossy(bytes(value)));
+            }
+        }
+    }
 }
 
 /// A list of names and values that alternate; names that are not UTF-8 are left out likewise.

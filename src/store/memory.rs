@@ -464,6 +464,10 @@ impl State {
         let read = |hash: &BTreeMap<String, String>, field: &String| {
             hash.get(field).cloned().map_or(Reply::Nil, Reply::Text)
         };
+        let all = |hash: &BTreeMap<String, String>| {
+            let words = hash.iter().flat_map(|(field, value)| [field, value]);
+            Reply::List(words.cloned().map(Reply::Text).collect())
+        };
         self.edit(key, Data::Hash(BTreeMap::new()), |data| {
             let Data::Hash(hash) = data else { return None };
             Some(match name {
@@ -481,13 +485,8 @@ impl State {
                 }
                 "HGET" => read(hash, &rest[0]),
                 "HMGET" => Reply::List(rest.iter().map(|field| read(hash, field)).collect()),
-                "HGETALL" => Reply::List(
-                    hash.iter()
-                        .flat_map(|(field, value)| [field, value])
-                        .cloned()
-                        .map(Reply::Text)
-                        .collect(),
-                ),
+                "HGETALL" => all(hash),
+                "HSCAN" => Reply::List(vec![Reply::Text("0".into()), all(hash)]),
                 _ => Reply::Error("ERR unknown command"),
             })
         })

@@ -18,6 +18,7 @@ mod once;
 mod open;
 pub mod redis;
 mod rivals;
+mod scan;
 mod search;
 mod sweep;
 mod take;
@@ -30,7 +31,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::model::{ContainerId, Document, EngineIndex, Event, Exit};
+use crate::model::{ContainerId, Document, EngineIndex, Event, Exit, Words};
 
 pub use once::{OnceAsk, OnceState, OnceWish};
 
@@ -156,13 +157,13 @@ pub struct FoundRun {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Audit {
     /// Members of `<p>:hosts:<host>:containers`.
-    pub running: Vec<ContainerId>,
+    pub running: Words,
     /// Members of `<p>:hosts:<host>:stopped`.
-    pub stopped: Vec<ContainerId>,
-    /// `<p>:hosts:<host>:names`: name, id.
-    pub names: Vec<(String, String)>,
-    /// `<p>:hosts:<host>:manifest`: id, image.
-    pub manifest: Vec<(ContainerId, String)>,
+    pub stopped: Words,
+    /// `<p>:hosts:<host>:names`: names and ids, which alternate.
+    pub names: Words,
+    /// `<p>:hosts:<host>:manifest`: ids and images, which alternate.
+    pub manifest: Words,
     /// The host is in `<p>:hosts`.
     pub listed: bool,
     /// `<p>:hosts:<host>`, but for the fields that the store sets itself.

@@ -9,10 +9,11 @@ use super::commands::Commands;
 use super::encode::plain;
 use super::fence::{LEASE_MS, TRIES, Transaction};
 use super::keys::field;
-use super::link::{foreign, items, number, pairs, text, texts};
+use super::link::{append, foreign, items, number, pairs, text};
 use super::redis::{RedisStore, seconds};
+use super::scan::Scan;
 use super::{Audit, Claim, Found, FoundRun, Holder, StoreError, Taken};
-use crate::model::{ContainerId, EngineIndex, digest};
+use crate::model::{ContainerId, EngineIndex, Words, digest};
 
 /// The most hosts that are taken by one transaction.
 const CLAIMS: usize = 64;
@@ -184,17 +185,18 @@ impl RedisStore {
     /// What ran according to the store, and what may have run: all that is in the manifest and not known to be stopped.
     fn find_runs(&mut self, audit: &Audit) -> Result<Vec<FoundRun>, StoreError> {
         let mut runs = Vec::new();
-        for ids in audit.running.chunks(CHUNK) {
+        let running: Vec<&str> = audit.running.iter().collect();
+        for ids in running.chunks(CHUNK) {
             let ask = ids.iter().map(|id| {
-                let key = self.keys.container(id.as_str());
+                let key = self.keys.container(id);
                 plain(&["HMGET", &key, field::NAME, field::IMAGE, field::STARTED_AT])
             });
             let replies = self.ask(&ask.collect::<Vec<Cmd>>())?;
             let found = ids.iter().zip(&replies);
             runs.extend(found.map(|(id, reply)| found_run(id, items(reply))));
         }
-        let known: HashSet<&ContainerId> = audit.running.iter().chain(&audit.stopped).collect();
-        let listed = audit.manifest.iter().map(|(id, _)| id);
+        let known: HashSet<&str> = audit.running.iter().chain(audit.stopped.iter()).collect();
+        let listed = audit.manifest.pairs().map(|(id, _)| id);
         let unknown = listed.filter(|id| !known.contains(id));
         runs.extend(unknown.map(|id| found_run(id, &[])));
         Ok(runs)
@@ -217,75 +219,67 @@ impl RedisStore {
                 self.delete_unless(key, kind)?;
             }
         }
+        let mut audit = Audit::default();
+        let mut foreign_names = Vec::new();
+        let keys = own[..4].iter().map(|(key, kind)| {
+            let scan = if *kind == "set" {
+                Scan::Set
+            } else {
+                Scan::Hash
+            };
+            (scan, key.clone())
+        });
+        let keys: Vec<(Scan, String)> = keys.collect();
+        let show = |at: usize, found: &Value| {
+            let (verb, step, words) = match at {
+                0 => ("SREM", 1, &mut audit.running),
+                1 => ("SREM", 1, &mut audit.stopped),
+                2 => ("HDEL", 2, &mut audit.names),
+                _ => ("HDEL", 2, &mut audit.manifest),
+            };
+            foreign_names.extend(foreign(verb, &keys[at].1, found, step));
+            append(words, found, step);
+        };
+        self.scan(&keys, None, show)?;
         let id = self.host(host);
+        let hash = self.keys.host(id);
         let replies = self.ask(&[
-            plain(&["SMEMBERS", &self.keys.host_containers(id)]),
-            plain(&["SMEMBERS", &self.keys.host_stopped(id)]),
-            plain(&["HGETALL", &self.keys.names(id)]),
-            plain(&["HGETALL", &self.keys.manifest(id)]),
             plain(&["SISMEMBER", &self.keys.hosts(), id]),
-            plain(&["HGETALL", &self.keys.host(id)]),
+            plain(&["HGETALL", &hash]),
         ])?;
-        self.remove_foreign(host, &replies)?;
-        let ids = |reply: &Value| -> Vec<ContainerId> {
-            texts(reply)
-                .iter()
-                .map(|id| ContainerId::from(id.as_str()))
-                .collect()
-        };
-        let documents = match self.options.selfcheck {
-            true => self.read_documents(host, &replies[3])?,
-            false => Vec::new(),
-        };
-        Ok(Audit {
-            documents,
-            running: ids(&replies[0]),
-            stopped: ids(&replies[1]),
-            names: pairs(&replies[2]),
-            manifest: pairs(&replies[3])
-                .into_iter()
-                .map(|(id, image)| (ContainerId::from(id.as_str()), image))
-                .collect(),
-            listed: number(&replies[4]) == Some(1),
-            fields: pairs(&replies[5])
-                .into_iter()
-                .filter(|(name, _)| !field::OF_THE_STORE.contains(&name.as_str()))
-                .collect(),
-        })
-    }
-
-    /// Removes what nobody could ask for, by the replies that an audit reads.
-    fn remove_foreign(&mut self, host: EngineIndex, replies: &[Value]) -> Result<(), StoreError> {
-        let id = self.host(host);
-        let removals = [
-            foreign("SREM", &self.keys.host_containers(id), &replies[0], 1),
-            foreign("SREM", &self.keys.host_stopped(id), &replies[1], 1),
-            foreign("HDEL", &self.keys.names(id), &replies[2], 2),
-            foreign("HDEL", &self.keys.manifest(id), &replies[3], 2),
-            foreign("HDEL", &self.keys.host(id), &replies[5], 2),
-        ];
-        self.ask_many(&removals.into_iter().flatten().collect::<Vec<_>>())?;
-        Ok(())
+        audit.listed = number(&replies[0]) == Some(1);
+        audit.fields = pairs(&replies[1])
+            .into_iter()
+            .filter(|(name, _)| !field::OF_THE_STORE.contains(&name.as_str()))
+            .collect();
+        foreign_names.extend(foreign("HDEL", &hash, &replies[1], 2));
+        // Nobody could ask for those.
+        self.ask_many(&foreign_names)?;
+        if self.options.selfcheck {
+            audit.documents = self.read_documents(host, &audit.manifest)?;
+        }
+        Ok(audit)
     }
 
     /// Digests of the documents of a host's manifest.
     fn read_documents(
         &mut self,
         host: EngineIndex,
-        manifest: &Value,
+        manifest: &Words,
     ) -> Result<Vec<(ContainerId, Option<u64>, bool)>, StoreError> {
         let mut documents = Vec::new();
-        for chunk in pairs(manifest).chunks(CHUNK) {
-            let questions = chunk.iter().flat_map(|(id, _)| {
+        let ids: Vec<&str> = manifest.pairs().map(|(id, _)| id).collect();
+        for ids in ids.chunks(CHUNK) {
+            let questions = ids.iter().flat_map(|id| {
                 let hash = self.keys.container(id);
                 let json = self.keys.json(id);
                 [plain(&["GET", &json]), plain(&["HGET", &hash, field::HOST])]
             });
             let replies = self.ask(&questions.collect::<Vec<_>>())?;
-            for ((id, _), pair) in chunk.iter().zip(replies.chunks(2)) {
+            for (id, pair) in ids.iter().zip(replies.chunks(2)) {
                 let digest = pair.first().and_then(text).map(|json| digest(&json));
                 let ours = pair.get(1).and_then(text).as_deref() == Some(self.host(host));
-                documents.push((ContainerId::from(id.as_str()), digest, ours));
+                documents.push((ContainerId::from(*id), digest, ours));
             }
         }
         Ok(documents)
@@ -299,18 +293,18 @@ pub(super) fn is_agents(left: &Value) -> bool {
 }
 
 /// A container as its hash has it; where that lacks anything, only that there was one.
-fn found_run(id: &ContainerId, fields: &[Value]) -> FoundRun {
+fn found_run(id: &str, fields: &[Value]) -> FoundRun {
     let mut words = fields.iter().map(text);
     let mut word = || words.next().flatten();
     match (word(), word(), word()) {
         (Some(name), Some(image), Some(started_at)) => FoundRun {
-            id: id.clone(),
+            id: id.into(),
             name: name.trim_start_matches('/').to_owned(),
             image,
             started_at,
         },
         _ => FoundRun {
-            id: id.clone(),
+            id: id.into(),
             name: String::new(),
             image: String::new(),
             started_at: String::new(),

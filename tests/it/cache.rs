@@ -453,8 +453,8 @@ fn when_nothing_changed_a_resync_only_keeps_keys_alive() {
             "MULTI" | "EXEC" | "WATCH" | "UNWATCH" | "TIME" | "PING" => true,
             name if name.starts_with("GET") || name.ends_with("EXPIRE") => true,
             "EXISTS" | "TYPE" | "HGETALL" | "SMEMBERS" | "SISMEMBER" | "ZRANGEBYSCORE" => true,
-            "MGET" | "HGET" | "HMGET" | "PTTL" | "SCAN" | "SSCAN" | "SCARD" | "ZSCORE"
-            | "ZRANGE" => true,
+            "MGET" | "HGET" | "HMGET" | "PTTL" | "SCAN" | "SSCAN" | "HSCAN" | "SCARD"
+            | "ZSCORE" | "ZRANGE" => true,
             "SET" => {
                 key.ends_with(":lease")
                     || key.starts_with("docker:engines:")

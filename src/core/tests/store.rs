@@ -360,16 +360,16 @@ impl Store {
 
     pub fn audit(&self, host: usize) -> Audit {
         let state = &self.hosts[host];
-        let ids = |ids: &BTreeSet<String>| ids.iter().map(|id| id.as_str().into()).collect();
+        let ids = |ids: &BTreeSet<String>| ids.iter().map(String::as_str).collect();
+        let pairs = |pairs: &BTreeMap<String, String>| {
+            let words = pairs.iter().flat_map(|(name, value)| [name, value]);
+            words.map(String::as_str).collect()
+        };
         Audit {
             running: ids(&state.running),
             stopped: ids(&state.stopped),
-            names: state.names.clone().into_iter().collect(),
-            manifest: state
-                .manifest
-                .iter()
-                .map(|(id, image)| (ContainerId::from(id.as_str()), image.clone()))
-                .collect(),
+            names: pairs(&state.names),
+            manifest: pairs(&state.manifest),
             listed: state.known,
             fields: state.fields.clone(),
             documents: Vec::new(),

@@ -297,8 +297,8 @@ fn names_that_are_not_text_are_removed() {
     let other = key("other:");
     client.bytes(&[b"SET", &other, b"x"]);
     let audit = store.audit(A).expect("audit");
-    assert_eq!(audit.running, ["c1".into()]);
-    assert_eq!(audit.names.len(), 2, "{audit:?}");
+    assert!(audit.running.iter().eq(["c1"]));
+    assert_eq!(audit.names.pairs().count(), 2, "{audit:?}");
     for (set, wanted) in [
         ("SCARD docker:hosts:a:containers", "1"),
         ("SCARD docker:hosts:a:stopped", "0"),
