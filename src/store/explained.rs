@@ -1,67 +1,122 @@
 //! What the manifests of all hosts explain: the members that shared sets are to have, and whose keys may stand there.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+
+use redis::Value;
 
 use super::StoreError;
 use super::encode::plain;
 use super::fence::LEASE_MS;
 use super::keys::{Keys, Owner, field};
-use super::link::{items, number, pairs, text, texts};
+use super::link::{append, items, number, pairs, text};
 use super::redis::RedisStore;
+use super::scan::Scan;
 use super::take::is_agents;
+use crate::model::Words;
 
 /// The most hosts that are asked for in one round trip.
 const HOSTS: usize = 16;
 
-/// What is explained.
+/// What the hosts say of themselves.
 #[derive(Default)]
-pub(super) struct Explained {
+pub(super) struct Accounts {
     /// Hosts that report, and those whose agent is dead until they are expired.
-    pub hosts: BTreeSet<String>,
+    hosts: BTreeSet<String>,
+    all: Vec<Account>,
+}
+
+/// What one host says of itself.
+#[derive(Default)]
+struct Account {
+    host: String,
+    manifest: Words,
+    running: Words,
+    stopped: Words,
+}
+
+impl Account {
+    fn of(host: &str) -> Self {
+        Account {
+            host: host.to_owned(),
+            ..Account::default()
+        }
+    }
+
+    /// Does it fit together? One transaction writes all of it, so what does not was deleted by somebody, and more may be gone. `count` is how many
+    /// containers run, as the host's hash has it.
+    fn is_whole(&self, count: Option<usize>) -> bool {
+        let listed: HashSet<&str> = self.manifest.pairs().map(|(id, _)| id).collect();
+        let mut members = self.running.iter().chain(self.stopped.iter());
+        count.is_some_and(|count| count <= self.running.iter().count())
+            && members.all(|id| listed.contains(id))
+    }
+}
+
+/// What is explained by these accounts.
+pub(super) struct Explained<'a> {
+    /// As above.
+    hosts: &'a BTreeSet<String>,
     /// All their containers, whether they run or not.
-    containers: HashSet<Arc<str>>,
+    containers: HashSet<&'a str>,
     /// Each shared set with its members.
-    pub sets: HashMap<String, HashMap<Arc<str>, Reason>>,
+    pub sets: HashMap<String, HashMap<&'a str, Reason<'a>>>,
     /// Images that run somewhere.
-    pub images: BTreeSet<Arc<str>>,
+    pub images: BTreeSet<&'a str>,
 }
 
 /// Why somebody may be a member of a shared set.
-pub(super) struct Reason {
+pub(super) struct Reason<'a> {
     /// The host that says so.
-    pub host: Arc<str>,
+    pub host: &'a str,
     /// It is known to run, so that the set must have it; else it is only not known to be stopped.
     pub runs: bool,
 }
 
-impl Explained {
+impl<'a> Explained<'a> {
+    pub fn by(accounts: &'a Accounts, keys: &Keys) -> Self {
+        let mut explained = Explained {
+            hosts: &accounts.hosts,
+            containers: HashSet::new(),
+            // Their members may all be gone.
+            sets: [keys.containers(), keys.images()]
+                .map(|set| (set, HashMap::new()))
+                .into(),
+            images: BTreeSet::new(),
+        };
+        for account in &accounts.all {
+            let running: HashSet<&str> = account.running.iter().collect();
+            let stopped: HashSet<&str> = account.stopped.iter().collect();
+            for (id, image) in account.manifest.pairs() {
+                explained.containers.insert(id);
+                if !stopped.contains(id) {
+                    explained.container(keys, &account.host, id, image, running.contains(id));
+                }
+            }
+        }
+        explained
+    }
+
     /// One container of a host.
-    fn container(&mut self, keys: &Keys, host: &Arc<str>, id: Arc<str>, image: &str, runs: bool) {
-        self.member(keys.containers(), &id, host, runs);
+    fn container(&mut self, keys: &Keys, host: &'a str, id: &'a str, image: &'a str, runs: bool) {
+        self.member(keys.containers(), id, host, runs);
         if image.is_empty() {
             return;
         }
-        let image: Arc<str> = match self.images.get(image) {
-            Some(image) => image.clone(),
-            None => image.into(),
-        };
-        self.member(keys.images(), &image, host, runs);
-        self.member(keys.image_hosts(&image), host, host, runs);
-        self.member(keys.image_containers(&image), &id, host, runs);
+        self.member(keys.images(), image, host, runs);
+        self.member(keys.image_hosts(image), host, host, runs);
+        self.member(keys.image_containers(image), id, host, runs);
         self.images.insert(image);
     }
 
-    fn member(&mut self, set: String, member: &Arc<str>, host: &Arc<str>, runs: bool) {
+    fn member(&mut self, set: String, member: &'a str, host: &'a str, runs: bool) {
         let members = self.sets.entry(set).or_default();
         if runs || !members.contains_key(member) {
-            let host = host.clone();
-            members.insert(member.clone(), Reason { host, runs });
+            members.insert(member, Reason { host, runs });
         }
     }
 
     /// Why this set may have this member, if it may.
-    pub fn reason(&self, set: &str, member: &str) -> Option<&Reason> {
+    pub fn reason(&self, set: &str, member: &str) -> Option<&Reason<'a>> {
         self.sets.get(set)?.get(member)
     }
 
@@ -75,44 +130,10 @@ impl Explained {
     }
 }
 
-/// What a host says of itself.
-struct Account {
-    manifest: Vec<(String, String)>,
-    running: HashSet<String>,
-    stopped: HashSet<String>,
-}
-
-impl Account {
-    /// Its manifest, its sets, and its hash: status and how many containers run.
-    fn read(replies: &[redis::Value]) -> (Account, Option<usize>) {
-        let set = |reply| texts(reply).into_iter().collect();
-        let account = Account {
-            manifest: pairs(&replies[0]),
-            running: set(&replies[1]),
-            stopped: set(&replies[2]),
-        };
-        let hash = items(&replies[3]);
-        let count = hash.get(1).and_then(number).unwrap_or(0);
-        let reported = hash.first().and_then(text).is_some();
-        (
-            account,
-            reported.then(|| usize::try_from(count).unwrap_or(0)),
-        )
-    }
-
-    /// Does it fit together? One transaction writes all of it, so what does not was deleted by somebody, and more may be gone.
-    fn is_whole(&self, count: Option<usize>) -> bool {
-        let listed: HashSet<&String> = self.manifest.iter().map(|(id, _)| id).collect();
-        let mut members = self.running.iter().chain(&self.stopped);
-        count.is_some_and(|count| count <= self.running.len())
-            && members.all(|id| listed.contains(id))
-    }
-}
-
 impl RedisStore {
     /// Reads the manifests of all hosts. `None`: nobody must be judged by this, for a host of our own is not listed at this moment, so others that live
     /// may be missing too; or a host that lives contradicts itself, and its agent puts that right with its next resync.
-    pub(super) fn explain(&mut self) -> Result<Option<Explained>, StoreError> {
+    pub(super) fn accounts(&mut self) -> Result<Option<Accounts>, StoreError> {
         let mut hosts = self.listed_hosts()?;
         // A host that lives and misses among the hosts will be there again soon.
         let ask = plain(&["ZRANGE", &self.keys.alive(), "0", "-1", "WITHSCORES"]);
@@ -132,18 +153,28 @@ impl RedisStore {
         {
             return Ok(None);
         }
-        let mut explained = Explained::default();
-        // Its members may all be gone.
-        for set in [self.keys.containers(), self.keys.images()] {
-            explained.sets.entry(set).or_default();
-        }
-        let all: Vec<Arc<str>> = hosts.iter().map(|host| host.as_str().into()).collect();
-        for hosts in all.chunks(HOSTS) {
-            let questions = hosts.iter().flat_map(|host| {
+        let mut accounts = Accounts::default();
+        let names: Vec<&String> = hosts.iter().collect();
+        for names in names.chunks(HOSTS) {
+            let mut all: Vec<Account> = names.iter().map(|host| Account::of(host)).collect();
+            let keys = names.iter().flat_map(|host| {
                 [
-                    plain(&["HGETALL", &self.keys.manifest(host)]),
-                    plain(&["SMEMBERS", &self.keys.host_containers(host)]),
-                    plain(&["SMEMBERS", &self.keys.host_stopped(host)]),
+                    (Scan::Hash, self.keys.manifest(host)),
+                    (Scan::Set, self.keys.host_containers(host)),
+                    (Scan::Set, self.keys.host_stopped(host)),
+                ]
+            });
+            let keys: Vec<(Scan, String)> = keys.collect();
+            self.scan(&keys, None, |at, found| {
+                let account = &mut all[at / 3];
+                match at % 3 {
+                    0 => append(&mut account.manifest, found, 2),
+                    1 => append(&mut account.running, found, 1),
+                    _ => append(&mut account.stopped, found, 1),
+                }
+            })?;
+            let questions = names.iter().flat_map(|host| {
+                [
                     plain(&[
                         "HMGET",
                         &self.keys.host(host),
@@ -154,24 +185,23 @@ impl RedisStore {
                 ]
             });
             let replies = self.ask_about_others(&questions.collect::<Vec<_>>())?;
-            for (host, replies) in hosts.iter().zip(replies.chunks(5)) {
-                let (account, count) = Account::read(replies);
-                let lives = is_agents(&replies[4]) || timely.contains(&**host);
-                if lives && !account.is_whole(count) {
+            for (account, replies) in all.into_iter().zip(replies.chunks(2)) {
+                let lives = is_agents(&replies[1]) || timely.contains(&account.host);
+                if lives && !account.is_whole(running_count(&replies[0])) {
                     return Ok(None);
                 }
-                for (id, image) in account.manifest {
-                    let runs = account.running.contains(&id);
-                    let rests = account.stopped.contains(&id);
-                    let id: Arc<str> = id.into();
-                    explained.containers.insert(id.clone());
-                    if !rests {
-                        explained.container(&self.keys, host, id, &image, runs);
-                    }
-                }
+                accounts.all.push(account);
             }
         }
-        explained.hosts = hosts;
-        Ok(Some(explained))
+        accounts.hosts = hosts;
+        Ok(Some(accounts))
     }
+}
+
+/// How many containers a host says it runs, by its status and that number; nothing where it has not reported.
+fn running_count(reply: &Value) -> Option<usize> {
+    let fields = items(reply);
+    fields.first().and_then(text)?;
+    let count = fields.get(1).and_then(number).unwrap_or(0);
+    Some(usize::try_from(count).unwrap_or(0))
 }

@@ -1,6 +1,6 @@
 //! Sets and hashes that may be large, read in steps: no reply is large, and Redis takes long for none.
 //!
-//! What is there from the first step to the last is shown at least once, and may be shown twice.
+//! A key of another type is as good as none. What is there from the first step to the last is shown at least once, and may be shown twice.
 
 use std::time::Instant;
 
@@ -45,7 +45,7 @@ impl RedisStore {
                 };
                 plain(&[verb, key, from, "COUNT", STEP])
             });
-            let replies = self.ask(&ask.collect::<Vec<_>>())?;
+            let replies = self.ask_about_others(&ask.collect::<Vec<_>>())?;
             let mut rest = Vec::new();
             for ((at, _), reply) in open.into_iter().zip(&replies) {
                 let [next, found] = items(reply) else {

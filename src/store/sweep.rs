@@ -90,9 +90,10 @@ impl RedisStore {
         let end = Instant::now() + PATIENCE;
         self.mend_shared()?;
         self.mourn()?;
-        let Some(explained) = self.explain()? else {
+        let Some(accounts) = self.accounts()? else {
             return Ok(Swept::default());
         };
+        let explained = Explained::by(&accounts, &self.keys);
         let mut doubts = self.doubt_members(&explained, round.turn, end)?;
         round.cursor = self.doubt_keys(&explained, round.cursor, end, &mut doubts)?;
         let mut swept = Swept::default();
@@ -249,8 +250,8 @@ impl RedisStore {
                     .iter()
                     .filter(|(member, reason)| reason.runs && !found.contains(member.as_bytes()));
                 doubts.extend(missing.map(|(member, reason)| Doubt {
-                    fault: Fault::Missing(set.clone(), member.clone(), reason.host.clone()),
-                    watch: vec![self.keys.manifest(&reason.host)],
+                    fault: Fault::Missing(set.clone(), (*member).into(), reason.host.into()),
+                    watch: vec![self.keys.manifest(reason.host)],
                 }));
                 let foreign = found.iter().filter(|member| !is_wanted(wanted, member));
                 doubts.extend(foreign.map(|member| self.foreign(set, member)));
@@ -323,9 +324,10 @@ impl RedisStore {
         }
         self.armed.clear();
         self.ask(&[plain(&["UNWATCH"]), watch])?;
-        let Some(explained) = self.explain()? else {
+        let Some(accounts) = self.accounts()? else {
             return Ok(());
         };
+        let explained = Explained::by(&accounts, &self.keys);
         let keys = doubts.iter().filter_map(|doubt| match &doubt.fault {
             Fault::Key(key) => Some(key.as_slice()),
             Fault::Foreign(..) | Fault::Missing(..) => None,
@@ -373,7 +375,7 @@ impl RedisStore {
                 }
                 Fault::Missing(set, member, host) => {
                     let reason = explained.reason(set, member);
-                    if reason.is_some_and(|reason| reason.runs && reason.host == *host) {
+                    if reason.is_some_and(|reason| reason.runs && reason.host == &**host) {
                         missing.entry(set).or_default().push(member);
                     }
                 }
@@ -412,6 +414,6 @@ impl RedisStore {
 }
 
 /// Is a set to have this member?
-fn is_wanted(wanted: &HashMap<Arc<str>, Reason>, member: &[u8]) -> bool {
+fn is_wanted(wanted: &HashMap<&str, Reason>, member: &[u8]) -> bool {
     std::str::from_utf8(member).is_ok_and(|member| wanted.contains_key(member))
 }
