@@ -26,9 +26,9 @@ soak: ## random faults against the core, new ones until Ctrl-C
 
 check: ## format, lints and docs
 	@$(LIB); need_lints; \
-	cargo fmt --check; \
-	cargo clippy --locked --all-targets -- -D warnings; \
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+	cargo fmt --all --check; \
+	cargo clippy --locked --workspace --all-targets -- -D warnings; \
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 
 static: ## the agent as one static binary
 	@sh packaging/make/static.sh

@@ -9,7 +9,7 @@ use docker_cache::{agent, explain, fire, logging};
 
 #[cfg(target_env = "musl")]
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: docker_cache_allocator::Allocator = docker_cache_allocator::Allocator;
 
 /// Usage or configuration.
 const USAGE: u8 = 2;

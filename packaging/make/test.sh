@@ -59,7 +59,7 @@ log=target/test.log
 {
     code=0
     # Most of them wait for servers most of the time.
-    RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --locked --no-fail-fast -- --skip timed_ || code=$?
+    RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --locked --workspace --no-fail-fast -- --skip timed_ || code=$?
     # Those whose verdict is a time, one after the other, with nothing beside them.
     cargo test --locked --test it timed_ -- --test-threads=1 || code=$?
     echo $code >target/test.code
