@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, ServerError, Value};
 
-use super::commands::Commands;
+use super::commands::{Commands, Pieces};
 use super::encode::plain;
 use super::link::{Trouble, items, number, text};
 use super::redis::RedisStore;
@@ -152,19 +152,19 @@ impl RedisStore {
         let limit = LEASE_MS.to_string();
         let after = self.hosts_after(transaction);
         let arming = self.arming(&after);
-        let mut commands = Commands::default();
-        commands.push(&plain(&["MULTI"]));
-        commands.extend(transaction.hosts.iter().map(|host| {
+        let mut before = Commands::of(&[plain(&["MULTI"])]);
+        before.extend(transaction.hosts.iter().map(|host| {
             let key = self.keys.lease(self.host(*host));
             plain(&["SET", &key, &lease, "PX", &limit])
         }));
-        let leases = commands.len() - 1;
-        commands.append(&transaction.body);
-        let exec = commands.len();
-        commands.push(&plain(&["EXEC"]));
+        let leases = before.len() - 1;
+        let exec = before.len() + transaction.body.len();
+        let mut after_it = Commands::of(&[plain(&["EXEC"])]);
         for command in arming.iter().chain(&transaction.then) {
-            commands.push(command);
+            after_it.push(command);
         }
+        let pieces = [&before, &transaction.body, &after_it];
+        let commands = Pieces(&pieces);
 
         self.armed.clear();
         self.pending = Some(Pending {
@@ -173,15 +173,15 @@ impl RedisStore {
             report: transaction.report,
             mark: transaction.mark.clone(),
         });
-        self.send(&commands)?;
-        let outcome = self.receive_transaction(&commands, exec)?;
+        self.send(commands)?;
+        let outcome = self.receive_transaction(commands, exec)?;
         self.pending = None;
         let ran = matches!(outcome, Ok(Some(_)));
         if ran {
             self.settle(transaction, &lease);
         }
 
-        let replies = match self.receive_all(&commands, exec + 1) {
+        let replies = match self.receive_all(commands, exec + 1) {
             Ok(replies) => replies,
             // What was written is written: that the connection broke afterwards is the next request's misfortune.
             Err(error) if ran => {
@@ -212,15 +212,17 @@ impl RedisStore {
     /// Sends commands that are no transaction; an answer that is an error is an error.
     pub(super) fn ask(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
         let commands = Commands::of(commands);
-        self.send(&commands)?;
-        self.receive_all(&commands, 0)
+        let pieces = [&commands];
+        self.send(Pieces(&pieces))?;
+        self.receive_all(Pieces(&pieces), 0)
     }
 
     /// The same for keys of others: one of a wrong type is as good as none, and whoever owns it puts it right.
     pub(super) fn ask_about_others(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
         let commands = Commands::of(commands);
-        self.send(&commands)?;
-        let (replies, mut refusals) = self.receive_each(&commands, 0)?;
+        let pieces = [&commands];
+        self.send(Pieces(&pieces))?;
+        let (replies, mut refusals) = self.receive_each(Pieces(&pieces), 0)?;
         refusals.retain(|(error, _)| error.code() != "WRONGTYPE");
         match refusals.is_empty() {
             true => Ok(replies),
@@ -284,7 +286,7 @@ impl RedisStore {
     }
 
     /// Sends all of these, without waiting in between.
-    fn send(&mut self, commands: &Commands) -> Result<(), StoreError> {
+    fn send(&mut self, commands: Pieces) -> Result<(), StoreError> {
         if let Some(error) = self.broken.take() {
             self.link = None;
             return Err(error);
@@ -292,7 +294,7 @@ impl RedisStore {
         let Some(link) = &mut self.link else {
             return Err(self.closed());
         };
-        if let Err(trouble) = link.send(commands.bytes(), self.deadline) {
+        if let Err(trouble) = link.send(commands, self.deadline) {
             // Redis may have said why before it closed: too many clients, for one.
             if let Ok(Value::ServerError(error)) = link.receive(self.deadline) {
                 return Err(self.refuse(&[(error, plain(&[]))]));
@@ -313,7 +315,7 @@ impl RedisStore {
     }
 
     /// A reply to each command from this place on; the first that is an error is the error of all.
-    fn receive_all(&mut self, commands: &Commands, from: usize) -> Result<Vec<Value>, StoreError> {
+    fn receive_all(&mut self, commands: Pieces, from: usize) -> Result<Vec<Value>, StoreError> {
         let (replies, refusals) = self.receive_each(commands, from)?;
         match refusals.is_empty() {
             true => Ok(replies),
@@ -324,7 +326,7 @@ impl RedisStore {
     /// A reply to each command from this place on, nothing in the place of an error; and the errors.
     fn receive_each(
         &mut self,
-        commands: &Commands,
+        commands: Pieces,
         from: usize,
     ) -> Result<(Vec<Value>, Vec<Refusal>), StoreError> {
         let mut replies = Vec::new();
@@ -348,7 +350,7 @@ impl RedisStore {
     /// others ran. `EXEC`'s own error hides that of the command that Redis would not queue, so each is looked at.
     fn receive_transaction(
         &mut self,
-        commands: &Commands,
+        commands: Pieces,
         exec: usize,
     ) -> Result<Executed, StoreError> {
         let mut refused: Vec<(ServerError, usize)> = Vec::new();

@@ -3,7 +3,7 @@
 //! Of the `redis` crate this takes the encoder and the parser. Its own connection limits each read and not the request, so that a slow server
 //! could hold us for as many limits as there are replies, and it hides why a login was refused.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, Parser, Value};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::commands::Pieces;
 use crate::config::CachePlace;
 use crate::model::Words;
 
@@ -47,9 +48,21 @@ impl Link {
     }
 
     /// Sends encoded commands.
-    pub(super) fn send(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), Trouble> {
-        let sent = Timed::new(&mut *self.wire, deadline).write_all(bytes);
-        sent.map_err(Trouble::Io)
+    pub(super) fn send(&mut self, commands: Pieces, deadline: Instant) -> Result<(), Trouble> {
+        let mut wire = Timed::new(&mut *self.wire, deadline);
+        let mut slices = commands.slices();
+        let mut left = &mut slices[..];
+        // Skips what is empty.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match wire.write_vectored(left) {
+                Ok(0) => return Err(Trouble::Io(io::ErrorKind::WriteZero.into())),
+                Ok(count) => IoSlice::advance_slices(&mut left, count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Trouble::Io(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the next reply.
@@ -158,7 +171,13 @@ impl Read for Timed<'_> {
 
 impl Write for Timed<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let count = self.limit().and_then(|()| self.wire.write(buffer));
+        self.write_vectored(&[IoSlice::new(buffer)])
+    }
+
+    fn write_vectored(&mut self, buffers: &[IoSlice]) -> io::Result<usize> {
+        let count = self
+            .limit()
+            .and_then(|()| self.wire.write_vectored(buffers));
         count.map_err(timed_out)
     }
 

@@ -236,8 +236,9 @@ impl RedisStore {
     /// The end of a host, and of its burial.
     fn remove_host(&self, host: &str, body: &mut Commands) {
         let mut encoder = self.encoder();
+        encoder.commands = std::mem::take(body);
         encoder.forget(host, None);
-        body.append(&encoder.commands);
+        *body = encoder.commands;
         body.push(&plain(&[
             "PUBLISH",
             &self.keys.channel(),

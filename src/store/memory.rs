@@ -4,7 +4,7 @@
 //! uses, answers at once, and no time passes but by [`Memory::advance`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -149,7 +149,12 @@ impl Wire for Connection {
 }
 
 impl Write for Connection {
-    /// A whole request: the store sends each in one piece.
+    /// A whole request: the store sends each at once.
+    fn write_vectored(&mut self, slices: &[IoSlice]) -> io::Result<usize> {
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        self.write(&bytes)
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.memory.state();
         let loss = state.loss.take();

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use ::redis::Value;
 
+use super::commands::{Commands, Pieces};
 use super::encode::plain;
 use super::link::{self, Link, text, texts};
 use super::redis::{Options, RedisStore};
@@ -131,8 +132,13 @@ impl Client {
     }
 
     pub fn send(&mut self, words: &[&str]) {
-        let bytes = plain(words).get_packed_command();
-        self.0.send(&bytes, Instant::now() + SOON).expect("send");
+        self.say(&plain(words));
+    }
+
+    fn say(&mut self, command: &::redis::Cmd) {
+        let commands = Commands::of(std::slice::from_ref(command));
+        let sent = self.0.send(Pieces(&[&commands]), Instant::now() + SOON);
+        sent.expect("send");
     }
 
     pub fn receive(&mut self) -> Value {
@@ -149,8 +155,7 @@ impl Client {
     pub fn bytes(&mut self, words: &[&[u8]]) -> Value {
         let mut command = ::redis::Cmd::new();
         command.arg(words);
-        let bytes = command.get_packed_command();
-        self.0.send(&bytes, Instant::now() + SOON).expect("send");
+        self.say(&command);
         self.receive()
     }
 
