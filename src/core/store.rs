@@ -239,7 +239,7 @@ impl Core {
             site.engine.start(now, None);
         }
         if site.engine.waits_for_store() {
-            site.engine.end_round(now, &mut self.random);
+            site.engine.end_round(now);
         }
         self.outbox(index, Outbox::discard);
         self.woken.insert(index);
@@ -266,7 +266,7 @@ impl Core {
             site.outbox.put_back(happened);
             site.outbox.lose();
             if site.engine.waits_for_store() {
-                site.engine.end_round(now, &mut self.random);
+                site.engine.end_round(now);
             }
         }
         for (index, holder) in fenced.held {
@@ -314,7 +314,7 @@ impl Core {
                 .take()
                 .is_some_and(|round| site.engine.round() == Some(round))
             {
-                site.engine.end_round(now, &mut self.random);
+                site.engine.end_round(now);
             }
             self.woken.insert(share.host);
             let level = match site.reported {
