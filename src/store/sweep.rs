@@ -23,8 +23,11 @@ use crate::model::digest;
 /// About how many members of a set are read at once.
 const STEP: &str = "500";
 
-/// The most sets that are read in one round trip.
+/// The most sets that are read in one round trip; each is a bit of a score, which is exact up to 53 of them.
 const SETS: usize = 50;
+
+/// A set that is to have no more members than these is read with others by one command, as a whole.
+const FEW: usize = 100;
 
 /// The most questions that are asked in one round trip.
 const QUESTIONS: usize = 5_000;
@@ -140,41 +143,42 @@ impl RedisStore {
         plain(&["SET", &self.keys.janitor(), &value, "EX", &ttl])
     }
 
-    /// The shared keys whose types and times somebody may have changed.
+    /// Shared keys whose types and times somebody may have changed, but for the sets that [`RedisStore::doubt_members`] looks into.
     fn mend_shared(&mut self) -> Result<(), StoreError> {
-        for (key, kind) in [
-            (self.keys.alive(), "zset"),
-            (self.keys.events(), "stream"),
-            (self.keys.runs(), "stream"),
-        ] {
-            self.delete_unless(&key, kind)?;
-        }
-        let sets = [
-            self.keys.hosts(),
-            self.keys.containers(),
-            self.keys.images(),
-        ];
-        self.mend_sets(&sets)
+        self.mend_types(&[self.keys.alive()], "zset")?;
+        self.mend_types(&[self.keys.events(), self.keys.runs()], "stream")?;
+        let hosts = [self.keys.hosts()];
+        self.mend_types(&hosts, "set")?;
+        self.mend_times(&hosts)
     }
 
-    /// Sees to it that these shared sets are sets, and neither end soon nor never.
-    fn mend_sets(&mut self, keys: &[String]) -> Result<(), StoreError> {
-        let ask = keys
-            .iter()
-            .flat_map(|key| [plain(&["TYPE", key]), plain(&["PTTL", key])]);
-        let replies = self.ask_many(&ask.collect::<Vec<_>>())?;
+    /// Sees to it that these keys are of this type.
+    fn mend_types(&mut self, keys: &[String], kind: &str) -> Result<(), StoreError> {
+        let ask = keys.iter().map(|key| plain(&["TYPE", key]));
+        let replies = self.ask(&ask.collect::<Vec<_>>())?;
+        for (key, found) in keys.iter().zip(&replies) {
+            if text(found).is_some_and(|found| found != kind && found != "none") {
+                self.delete_unless(key, kind)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that these shared sets neither end soon nor never.
+    fn mend_times(&mut self, keys: &[String]) -> Result<(), StoreError> {
+        let ask = keys.iter().map(|key| plain(&["PTTL", key]));
+        let replies = self.ask(&ask.collect::<Vec<_>>())?;
         let ttl_s = self.encoder().shared_ttl_s;
+        let usual = ttl_s * 500..=ttl_s * 1000;
         let mut renewals = Vec::new();
-        for (key, replies) in keys.iter().zip(replies.chunks(2)) {
-            match text(&replies[0]).as_deref() {
-                Some("none") | None => {}
-                Some("set") => {
-                    let left_ms = number(&replies[1]).and_then(|left| u64::try_from(left).ok());
-                    if !left_ms.is_some_and(|left| (ttl_s * 500..=ttl_s * 1000).contains(&left)) {
-                        renewals.push(plain(&["EXPIRE", key, &ttl_s.to_string()]));
-                    }
-                }
-                Some(_) => self.delete_unless(key, "set")?,
+        for (key, left) in keys.iter().zip(&replies) {
+            let left_ms = match number(left) {
+                // There is no such key.
+                Some(-2) | None => continue,
+                Some(left) => u64::try_from(left).unwrap_or(0),
+            };
+            if !usual.contains(&left_ms) {
+                renewals.push(plain(&["EXPIRE", key, &ttl_s.to_string()]));
             }
         }
         self.ask_many(&renewals)?;
@@ -226,21 +230,37 @@ impl RedisStore {
         turn: u64,
         end: Instant,
     ) -> Result<Vec<Doubt>, StoreError> {
-        let mut keys = vec![self.keys.containers(), self.keys.images()];
         let images = explained.images.iter();
         let images = images.filter(|image| digest(image) % TURNS == turn % TURNS);
-        keys.extend(images.flat_map(|image| {
+        let of_images = images.flat_map(|image| {
             [
                 self.keys.image_hosts(image),
                 self.keys.image_containers(image),
             ]
-        }));
+        });
+        let all = [self.keys.containers(), self.keys.images()];
+        let sets = all.into_iter().chain(of_images);
+        let are_few = |set: &String| explained.sets.get(set).is_some_and(|set| set.len() <= FEW);
+        let (few, many): (Vec<String>, Vec<String>) = sets.partition(are_few);
+        let few = few.chunks(SETS).map(|keys| (keys, true));
+        let many = many.chunks(SETS).map(|keys| (keys, false));
         let mut doubts = Vec::new();
-        for keys in keys.chunks(SETS) {
-            self.mend_sets(keys)?;
-            let Some(found) = self.members(keys, end)? else {
+        for (keys, are_few) in many.chain(few) {
+            if Instant::now() >= end {
+                break;
+            }
+            let mut found = match are_few {
+                true => self.members_of_few(keys)?,
+                false => None,
+            };
+            if found.is_none() {
+                self.mend_types(keys, "set")?;
+                found = self.members(keys, end)?;
+            }
+            let Some(found) = found else {
                 break;
             };
+            self.mend_times(keys)?;
             for (set, found) in keys.iter().zip(found) {
                 let Some(wanted) = explained.sets.get(set) else {
                     continue;
@@ -283,6 +303,36 @@ impl RedisStore {
         Ok(hosts
             .filter_map(|host| String::from_utf8(host).ok())
             .collect())
+    }
+
+    /// All members of these sets, by one command that says of each the sum of its sets' bits. `None` where it is refused: one of them is no set, or
+    /// Redis is too old.
+    fn members_of_few(
+        &mut self,
+        keys: &[String],
+    ) -> Result<Option<Vec<HashSet<Vec<u8>>>>, StoreError> {
+        let mut union = redis::cmd("ZUNION");
+        union.arg(keys.len()).arg(keys).arg("WEIGHTS");
+        for at in 0..keys.len() {
+            union.arg(1u64 << at);
+        }
+        union.arg("WITHSCORES");
+        let Some(reply) = self.ask_what_may_be_refused(&union)? else {
+            return Ok(None);
+        };
+        let mut found = vec![HashSet::new(); keys.len()];
+        for scored in items(&reply).chunks_exact(2) {
+            // A sorted set has scores of its own.
+            let bits = number(&scored[1]).and_then(|bits| u64::try_from(bits).ok());
+            let Some(bits) = bits.filter(|bits| bits >> keys.len() == 0) else {
+                return Ok(None);
+            };
+            let sets = found.iter_mut().enumerate();
+            for (_, found) in sets.filter(|(at, _)| bits >> at & 1 == 1) {
+                found.insert(bytes(&scored[0]).to_owned());
+            }
+        }
+        Ok(Some(found))
     }
 
     /// All members of these sets; `None` when time is over.

@@ -458,7 +458,7 @@ fn when_nothing_changed_a_resync_only_keeps_keys_alive() {
             name if name.starts_with("GET") || name.ends_with("EXPIRE") => true,
             "EXISTS" | "TYPE" | "HGETALL" | "SMEMBERS" | "SISMEMBER" | "ZRANGEBYSCORE" => true,
             "MGET" | "HGET" | "HMGET" | "PTTL" | "SCAN" | "SSCAN" | "SCARD" | "ZSCORE"
-            | "ZRANGE" => true,
+            | "ZRANGE" | "ZUNION" => true,
             "SET" => {
                 key.ends_with(":lease")
                     || key.starts_with("docker:engines:")
