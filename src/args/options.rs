@@ -40,7 +40,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         name: "update-interval",
         value: "DURATION",
         default: "2m",
-        about: "Time between two full comparisons with the engine; changes show at once anyway.",
+        about: "Time between two full comparisons with the engine (the second may come sooner); changes show at once anyway.",
     },
     OptionSpec {
         name: "prefix",

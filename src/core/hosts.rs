@@ -209,7 +209,7 @@ impl Core {
     pub(super) fn go_on(&mut self, now: Time, index: EngineIndex) {
         let site = &mut self.sites[index.at()];
         site.unchecked = true;
-        site.engine.end_round(now, &mut self.random);
+        site.engine.end_round(now);
     }
 
     /// A resync is due, and the engine does not answer: its host is kept alive. What somebody changed of it is put right as far as that is known, for

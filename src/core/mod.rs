@@ -204,14 +204,20 @@ impl Settings {
 }
 
 impl Site {
-    fn new(index: EngineIndex, engine: &model::Engine, settings: &Settings) -> Self {
+    fn new(
+        index: EngineIndex,
+        engine: &model::Engine,
+        settings: &Settings,
+        random: &mut Random,
+    ) -> Self {
         let cache = settings.cache.as_ref();
+        let place = random.between(Time::ZERO, settings.interval);
         Site {
             index,
             name: engine.name.clone(),
             url: engine.url.clone(),
             address: engine.address.clone(),
-            engine: Engine::new(index, settings.rules()),
+            engine: Engine::new(index, settings.rules(), place),
             outbox: Outbox::new(index),
             postponed: BTreeSet::new(),
             retired: false,
@@ -238,14 +244,17 @@ impl Core {
     pub fn new(settings: Settings) -> Self {
         let entries = settings.entries.clone().unwrap_or_default();
         let cache = settings.cache.as_ref();
+        let mut random = Random::new(settings.seed);
         let sites: Vec<Site> = settings
             .engines
             .iter()
             .enumerate()
-            .map(|(index, engine)| Site::new(EngineIndex(index as u32), engine, &settings))
+            .map(|(index, engine)| {
+                Site::new(EngineIndex(index as u32), engine, &settings, &mut random)
+            })
             .collect();
         Core {
-            random: Random::new(settings.seed),
+            random,
             link: cache.map(|_| Link::new(sites.len(), settings.interval)),
             rules: Rules::new(&entries),
             jobs: Jobs::new(&entries, settings.workers, settings.replay_max_age),

@@ -111,7 +111,8 @@ impl Core {
     /// An engine that was never there before.
     fn add(&mut self, now: Time, engine: &model::Engine, effects: &mut Vec<Effect>) {
         let index = EngineIndex(self.sites.len() as u32);
-        self.sites.push(Site::new(index, engine, &self.settings));
+        let site = Site::new(index, engine, &self.settings, &mut self.random);
+        self.sites.push(site);
         if let Some(link) = &mut self.link {
             link.add(now);
         }
@@ -129,7 +130,7 @@ impl Core {
             url: old.url.clone(),
             address: old.address.clone(),
         };
-        let mut site = Site::new(index, &engine, &self.settings);
+        let mut site = Site::new(index, &engine, &self.settings, &mut self.random);
         std::mem::swap(&mut site.engine, &mut self.sites[index.at()].engine);
         // Whatever is still on its way to the old connection is known by its number.
         site.engine.retire();

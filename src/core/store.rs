@@ -240,7 +240,7 @@ impl Core {
             site.engine.start(now, None);
         }
         if site.engine.waits_for_store() {
-            site.engine.end_round(now, &mut self.random);
+            site.engine.end_round(now);
         }
         self.discard(index);
         self.woken.insert(index);
@@ -267,7 +267,7 @@ impl Core {
             site.outbox.put_back(happened);
             site.outbox.lose();
             if site.engine.waits_for_store() {
-                site.engine.end_round(now, &mut self.random);
+                site.engine.end_round(now);
             }
         }
         for (index, holder) in fenced.held {
@@ -315,7 +315,7 @@ impl Core {
                 .take()
                 .is_some_and(|round| site.engine.round() == Some(round))
             {
-                site.engine.end_round(now, &mut self.random);
+                site.engine.end_round(now);
             }
             self.woken.insert(share.host);
             let level = match site.reported {

@@ -230,6 +230,18 @@ impl RedisStore {
         }
     }
 
+    /// The same for one command that can be done without: nothing where it is refused.
+    pub(super) fn ask_what_may_be_refused(
+        &mut self,
+        command: &Cmd,
+    ) -> Result<Option<Value>, StoreError> {
+        let commands = Commands::of(std::slice::from_ref(command));
+        let pieces = [&commands];
+        self.send(Pieces(&pieces))?;
+        let (mut replies, refusals) = self.receive_each(Pieces(&pieces), 0)?;
+        Ok(replies.pop().filter(|_| refusals.is_empty()))
+    }
+
     /// The hosts that are armed behind a transaction: all that will be held, unless they are too many.
     fn hosts_after(&self, transaction: &Transaction) -> Vec<EngineIndex> {
         let mut after: Vec<_> = self.held.keys().copied().collect();

@@ -14,17 +14,18 @@ use super::encode::plain;
 use super::explained::{Explained, Reason};
 use super::fence::{LEASE_MS, Transaction};
 use super::keys::Owner;
-use super::link::{bytes, foreign, items, number, text, texts};
+use super::link::{append, bytes, foreign, items, number, text};
 use super::redis::RedisStore;
+use super::scan::Scan;
 use super::take::is_agents;
 use super::{StoreError, Swept};
-use crate::model::digest;
+use crate::model::{Words, digest};
 
-/// About how many members of a set are read at once.
-const STEP: &str = "500";
-
-/// The most sets that are read in one round trip.
+/// The most sets that are read in one round trip; each is a bit of a score, which is exact up to 53 of them.
 const SETS: usize = 50;
+
+/// A set that is to have no more members than these is read with others by one command, as a whole.
+const FEW: usize = 100;
 
 /// The most questions that are asked in one round trip.
 const QUESTIONS: usize = 5_000;
@@ -141,41 +142,42 @@ impl RedisStore {
         plain(&["SET", &self.keys.janitor(), &value, "EX", &ttl])
     }
 
-    /// The shared keys whose types and times somebody may have changed.
+    /// Shared keys whose types and times somebody may have changed, but for the sets that [`RedisStore::doubt_members`] looks into.
     fn mend_shared(&mut self) -> Result<(), StoreError> {
-        for (key, kind) in [
-            (self.keys.alive(), "zset"),
-            (self.keys.events(), "stream"),
-            (self.keys.runs(), "stream"),
-        ] {
-            self.delete_unless(&key, kind)?;
-        }
-        let sets = [
-            self.keys.hosts(),
-            self.keys.containers(),
-            self.keys.images(),
-        ];
-        self.mend_sets(&sets)
+        self.mend_types(&[self.keys.alive()], "zset")?;
+        self.mend_types(&[self.keys.events(), self.keys.runs()], "stream")?;
+        let hosts = [self.keys.hosts()];
+        self.mend_types(&hosts, "set")?;
+        self.mend_times(&hosts)
     }
 
-    /// Sees to it that these shared sets are sets, and neither end soon nor never.
-    fn mend_sets(&mut self, keys: &[String]) -> Result<(), StoreError> {
-        let ask = keys
-            .iter()
-            .flat_map(|key| [plain(&["TYPE", key]), plain(&["PTTL", key])]);
-        let replies = self.ask_many(&ask.collect::<Vec<_>>())?;
+    /// Sees to it that these keys are of this type.
+    fn mend_types(&mut self, keys: &[String], kind: &str) -> Result<(), StoreError> {
+        let ask = keys.iter().map(|key| plain(&["TYPE", key]));
+        let replies = self.ask(&ask.collect::<Vec<_>>())?;
+        for (key, found) in keys.iter().zip(&replies) {
+            if text(found).is_some_and(|found| found != kind && found != "none") {
+                self.delete_unless(key, kind)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that these shared sets neither end soon nor never.
+    fn mend_times(&mut self, keys: &[String]) -> Result<(), StoreError> {
+        let ask = keys.iter().map(|key| plain(&["PTTL", key]));
+        let replies = self.ask(&ask.collect::<Vec<_>>())?;
         let ttl_s = self.encoder().shared_ttl_s;
+        let usual = ttl_s * 500..=ttl_s * 1000;
         let mut renewals = Vec::new();
-        for (key, replies) in keys.iter().zip(replies.chunks(2)) {
-            match text(&replies[0]).as_deref() {
-                Some("none") | None => {}
-                Some("set") => {
-                    let left_ms = number(&replies[1]).and_then(|left| u64::try_from(left).ok());
-                    if !left_ms.is_some_and(|left| (ttl_s * 500..=ttl_s * 1000).contains(&left)) {
-                        renewals.push(plain(&["EXPIRE", key, &ttl_s.to_string()]));
-                    }
-                }
-                Some(_) => self.delete_unless(key, "set")?,
+        for (key, left) in keys.iter().zip(&replies) {
+            let left_ms = match number(left) {
+                // There is no such key.
+                Some(-2) | None => continue,
+                Some(left) => u64::try_from(left).unwrap_or(0),
+            };
+            if !usual.contains(&left_ms) {
+                renewals.push(plain(&["EXPIRE", key, &ttl_s.to_string()]));
             }
         }
         self.ask_many(&renewals)?;
@@ -187,15 +189,13 @@ impl RedisStore {
         let alive = self.keys.alive();
         let timed = self.ask(&[plain(&["ZRANGE", &alive, "0", "-1"])])?;
         let key = self.keys.hosts();
-        let listed = self.members(std::slice::from_ref(&key), self.deadline)?;
-        let listed = listed.into_iter().flatten().flatten();
-        let listed = Value::Array(listed.map(Value::BulkString).collect());
-        let unreadable = [
-            foreign("SREM", &key, &listed, 1),
-            foreign("ZREM", &alive, &timed[0], 1),
-        ];
-        self.ask_many(&unreadable.into_iter().flatten().collect::<Vec<_>>())?;
-        let hosts = texts(&listed);
+        let mut hosts = Words::default();
+        let mut unreadable = Vec::from_iter(foreign("ZREM", &alive, &timed[0], 1));
+        self.scan(&[(Scan::Set, key.clone())], None, |_, found| {
+            unreadable.extend(foreign("SREM", &key, found, 1));
+            append(&mut hosts, found, 1);
+        })?;
+        self.ask_many(&unreadable)?;
         let ask = hosts.iter().flat_map(|host| {
             [
                 plain(&["PTTL", &self.keys.lease(host)]),
@@ -227,34 +227,56 @@ impl RedisStore {
         turn: u64,
         end: Instant,
     ) -> Result<Vec<Doubt>, StoreError> {
-        let mut keys = vec![self.keys.containers(), self.keys.images()];
         let images = explained.images.iter();
         let images = images.filter(|image| digest(image) % TURNS == turn % TURNS);
-        keys.extend(images.flat_map(|image| {
+        let of_images = images.flat_map(|image| {
             [
                 self.keys.image_hosts(image),
                 self.keys.image_containers(image),
             ]
-        }));
+        });
+        let all = [self.keys.containers(), self.keys.images()];
+        let sets = all.into_iter().chain(of_images);
+        let are_few = |set: &String| explained.sets.get(set).is_some_and(|set| set.len() <= FEW);
+        let (few, many): (Vec<String>, Vec<String>) = sets.partition(are_few);
+        let few = few.chunks(SETS).map(|keys| (keys, true));
+        let many = many.chunks(SETS).map(|keys| (keys, false));
         let mut doubts = Vec::new();
-        for keys in keys.chunks(SETS) {
-            self.mend_sets(keys)?;
-            let Some(found) = self.members(keys, end)? else {
+        for (keys, are_few) in many.chain(few) {
+            if Instant::now() >= end {
                 break;
+            }
+            let wanted: Vec<_> = keys.iter().map(|set| explained.sets.get(set)).collect();
+            let mut met = vec![HashSet::new(); keys.len()];
+            let mut strangers = Vec::new();
+            let mut meet = |at: usize, member: &[u8]| {
+                let Some(wanted) = wanted[at] else { return };
+                let name = str::from_utf8(member).ok();
+                match name.and_then(|name| wanted.get_key_value(name)) {
+                    Some((name, _)) => drop(met[at].insert(*name)),
+                    None => strangers.push((at, member.to_owned())),
+                }
             };
-            for (set, found) in keys.iter().zip(found) {
-                let Some(wanted) = explained.sets.get(set) else {
-                    continue;
-                };
-                let missing = wanted
-                    .iter()
-                    .filter(|(member, reason)| reason.runs && !found.contains(member.as_bytes()));
+            let few = are_few && self.meet_few(keys, &mut meet)?;
+            if !few {
+                self.mend_types(keys, "set")?;
+            }
+            let all = few || self.meet_many(keys, end, &mut meet)?;
+            for (at, member) in strangers {
+                doubts.push(self.foreign(&keys[at], &member));
+            }
+            if !all {
+                break;
+            }
+            self.mend_times(keys)?;
+            for ((set, wanted), met) in keys.iter().zip(wanted).zip(met) {
+                let missing = wanted.into_iter().flatten();
+                let missing =
+                    missing.filter(|(member, reason)| reason.runs && !met.contains(*member));
                 doubts.extend(missing.map(|(member, reason)| Doubt {
                     fault: Fault::Missing(set.clone(), (*member).into(), reason.host.into()),
                     watch: vec![self.keys.manifest(reason.host)],
                 }));
-                let foreign = found.iter().filter(|member| !is_wanted(wanted, member));
-                doubts.extend(foreign.map(|member| self.foreign(set, member)));
             }
         }
         Ok(doubts)
@@ -276,44 +298,59 @@ impl RedisStore {
         }
     }
 
-    /// The members of `<p>:hosts`.
+    /// The members of `<p>:hosts` that an agent may have written.
     pub(super) fn listed_hosts(&mut self) -> Result<BTreeSet<String>, StoreError> {
-        let key = [self.keys.hosts()];
-        let hosts = self.members(&key, self.deadline)?;
-        let hosts = hosts.into_iter().flatten().flatten();
-        Ok(hosts
-            .filter_map(|host| String::from_utf8(host).ok())
-            .collect())
+        let mut hosts = Words::default();
+        self.scan(&[(Scan::Set, self.keys.hosts())], None, |_, found| {
+            append(&mut hosts, found, 1);
+        })?;
+        Ok(hosts.iter().map(str::to_owned).collect())
     }
 
-    /// All members of these sets; `None` when time is over.
-    fn members(
+    /// Shows all members of these sets, by one command that says of each the sum of its sets' bits. False where it is refused, and nothing is shown: one
+    /// of them is no set, or Redis is too old.
+    fn meet_few(
+        &mut self,
+        keys: &[String],
+        mut meet: impl FnMut(usize, &[u8]),
+    ) -> Result<bool, StoreError> {
+        let mut union = redis::cmd("ZUNION");
+        union.arg(keys.len()).arg(keys).arg("WEIGHTS");
+        for at in 0..keys.len() {
+            union.arg(1u64 << at);
+        }
+        union.arg("WITHSCORES");
+        let Some(reply) = self.ask_what_may_be_refused(&union)? else {
+            return Ok(false);
+        };
+        let scored = items(&reply).chunks_exact(2).map(|scored| {
+            // A sorted set has scores of its own.
+            let bits = number(&scored[1]).and_then(|bits| u64::try_from(bits).ok())?;
+            (bits >> keys.len() == 0).then(|| (bytes(&scored[0]), bits))
+        });
+        let Some(scored) = scored.collect::<Option<Vec<_>>>() else {
+            return Ok(false);
+        };
+        for (member, bits) in scored {
+            let sets = (0..keys.len()).filter(|at| bits >> at & 1 == 1);
+            sets.for_each(|at| meet(at, member));
+        }
+        Ok(true)
+    }
+
+    /// Shows all members of these sets in steps; false when time is over before that.
+    fn meet_many(
         &mut self,
         keys: &[String],
         end: Instant,
-    ) -> Result<Option<Vec<HashSet<Vec<u8>>>>, StoreError> {
-        let mut found = vec![HashSet::new(); keys.len()];
-        let mut open: Vec<(usize, String)> =
-            (0..keys.len()).map(|at| (at, "0".to_owned())).collect();
-        while !open.is_empty() {
-            if Instant::now() >= end {
-                return Ok(None);
-            }
-            let ask = open
+        mut meet: impl FnMut(usize, &[u8]),
+    ) -> Result<bool, StoreError> {
+        let sets: Vec<_> = keys.iter().map(|key| (Scan::Set, key.clone())).collect();
+        self.scan(&sets, Some(end), |at, found| {
+            items(found)
                 .iter()
-                .map(|(at, from)| plain(&["SSCAN", &keys[*at], from, "COUNT", STEP]));
-            let replies = self.ask(&ask.collect::<Vec<_>>())?;
-            let mut rest = Vec::new();
-            for ((at, _), reply) in open.into_iter().zip(&replies) {
-                let [next, members] = items(reply) else {
-                    continue;
-                };
-                found[at].extend(items(members).iter().map(|member| bytes(member).to_owned()));
-                rest.extend(text(next).filter(|next| next != "0").map(|next| (at, next)));
-            }
-            open = rest;
-        }
-        Ok(Some(found))
+                .for_each(|member| meet(at, bytes(member)));
+        })
     }
 
     /// Looks again at what is in doubt, and puts right what is wrong, unless somebody is about to.

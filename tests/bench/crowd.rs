@@ -25,12 +25,12 @@ pub fn engines(table: &mut Table) {
     let redis = Redis::start();
     let notices = Notices::of(&redis);
     let (cache, file) = (redis.url(), file.to_string_lossy());
-    let agent = Agent::start(&["--cache", &cache, "--update-interval", "60s", &file]);
+    let agent = Agent::start(&["--cache", &cache, &file]);
     for _ in 0..ENGINES {
         notices.until("refresh_containers");
     }
     let report = agent.started.elapsed().as_secs_f64();
-    // Past the first reports' echoes, before the next resyncs.
+    // Past the first reports' echoes.
     std::thread::sleep(Duration::from_secs(4));
     let (before, start) = (agent.cpu(), Instant::now());
     std::thread::sleep(Duration::from_secs(10));

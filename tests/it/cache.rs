@@ -20,7 +20,7 @@ fn timed_ten_containers_that_come_and_go_leave_redis_equal_to_docker_ps_within_2
     need!(redis, dockerd);
     let redis = Redis::start();
     let engine = Dockerd::start();
-    let _agent = Agent::watch("h", &engine.docker.url, &redis.url(), 120);
+    let _agent = Agent::watch("h", &engine.docker.url, &redis.url(), Agent::SELDOM_S);
     let live = |number: u32| {
         for round in 0..3 {
             let name = format!("c{number}");
@@ -77,7 +77,7 @@ impl Real {
         let filter = machine.filter();
         let options = [&["--filter", &filter], options].concat();
         let (engine, cache) = (&machine.docker.url, redis.url());
-        let agent = Agent::watch_with("h", engine, &cache, 120, &options);
+        let agent = Agent::watch_with("h", engine, &cache, Agent::SELDOM_S, &options);
         agent.wait_log("Reported", SOON);
         Real {
             agent,
@@ -246,7 +246,7 @@ fn with_all_stopped_containers_stay_until_they_are_removed() {
 fn changes_of_many_containers_while_the_engine_is_slow_to_tell() {
     need!(redis);
     let mut ids = Vec::new();
-    let stage = Stage::start(120, &[], |engine| {
+    let stage = Stage::start(Agent::SELDOM_S, &[], |engine| {
         ids.extend((0..30).map(|number| engine.run(Spec::named(&format!("c{number}")))));
     });
     let late = Behaviour::Late(Duration::from_millis(50));
@@ -266,7 +266,7 @@ fn changes_of_many_containers_while_the_engine_is_slow_to_tell() {
 fn an_inspect_that_hangs_does_not_delay_one_that_is_only_slow() {
     need!(redis);
     let mut ids = Vec::new();
-    let stage = Stage::start(120, &[], |engine| {
+    let stage = Stage::start(Agent::SELDOM_S, &[], |engine| {
         ids.extend(["a", "b"].map(|name| engine.run(Spec::named(name))));
     });
     let [stuck, slow] = [0, 1].map(|number| Route::InspectOf(ids[number].clone()));
@@ -296,7 +296,9 @@ fn an_inspect_that_hangs_does_not_delay_one_that_is_only_slow() {
 fn out_of_memory_shows_with_all() {
     need!(redis);
     let mut id = String::new();
-    let stage = Stage::start(120, &["--all"], |engine| id = engine.run(Spec::named("a")));
+    let stage = Stage::start(Agent::SELDOM_S, &["--all"], |engine| {
+        id = engine.run(Spec::named("a"))
+    });
     stage.engine.oom(&id);
     let notice = format!("update_container:h:{id}");
     stage.notices.until_so(&notice, SOON, || {
@@ -326,7 +328,7 @@ fn secretive() -> Spec {
 fn secrets_do_not_reach_redis() {
     need!(redis);
     let mut id = String::new();
-    let stage = Stage::start(120, &[], |engine| id = engine.run(secretive()));
+    let stage = Stage::start(Agent::SELDOM_S, &[], |engine| id = engine.run(secretive()));
     stage.engine.exec(&id, "mysql -phunter2");
     stage.engine.update(&id, 1 << 26);
     stage
@@ -351,14 +353,16 @@ fn the_list_of_secrets_may_be_another_or_none() {
     need!(redis);
     let mut id = String::new();
     let options = ["--redact", "NICK*"];
-    let stage = Stage::start(120, &options, |engine| id = engine.run(secretive()));
+    let stage = Stage::start(Agent::SELDOM_S, &options, |engine| {
+        id = engine.run(secretive())
+    });
     let env = stage.field(&id, "config_env");
     assert!(
         env.contains("DB_PASSWORD=hunter2") && !env.contains("bunny"),
         "{env}"
     );
     drop(stage);
-    let stage = Stage::start(120, &["--redact", "none"], |engine| {
+    let stage = Stage::start(Agent::SELDOM_S, &["--redact", "none"], |engine| {
         id = engine.run(secretive());
     });
     let env = stage.field(&id, "config_env");
@@ -373,7 +377,7 @@ fn the_list_of_secrets_may_be_another_or_none() {
 fn flattening_goes_two_levels_deep() {
     need!(redis);
     let mut id = String::new();
-    let stage = Stage::start(120, &[], |engine| {
+    let stage = Stage::start(Agent::SELDOM_S, &[], |engine| {
         id = engine.run(Spec::named("a").label("a", "b").health_check());
     });
     let field = |name: &str| stage.field(&id, name);
@@ -454,7 +458,7 @@ fn when_nothing_changed_a_resync_only_keeps_keys_alive() {
             name if name.starts_with("GET") || name.ends_with("EXPIRE") => true,
             "EXISTS" | "TYPE" | "HGETALL" | "SMEMBERS" | "SISMEMBER" | "ZRANGEBYSCORE" => true,
             "MGET" | "HGET" | "HMGET" | "PTTL" | "SCAN" | "SSCAN" | "HSCAN" | "SCARD"
-            | "ZSCORE" | "ZRANGE" => true,
+            | "ZSCORE" | "ZRANGE" | "ZUNION" => true,
             "SET" => {
                 key.ends_with(":lease")
                     || key.starts_with("docker:engines:")
@@ -480,7 +484,7 @@ fn another_prefix_is_used_for_every_name() {
     let id = engine.run(Spec::named("a"));
     let notices = Notices::of(&redis, "mine_events");
     let options = ["--prefix", "mine"];
-    let _agent = Agent::watch_with("h", &engine.url(), &redis.url(), 120, &options);
+    let _agent = Agent::watch_with("h", &engine.url(), &redis.url(), Agent::SELDOM_S, &options);
     notices.until("refresh_containers:h", SOON);
     oracle::settle(&redis, "mine", SOON, || {
         vec![Host::up("h", [id.clone()].into())]
@@ -499,13 +503,18 @@ fn redis_behind_a_unix_socket_and_a_database_of_its_own() {
     let (engine, redis) = (engine(), Redis::start());
     let id = engine.run(Spec::named("a"));
     let url = redis.socket_url().replace("redis+unix", "unix");
-    let agent = Agent::watch("h", &engine.url(), &url, 120);
+    let agent = Agent::watch("h", &engine.url(), &url, Agent::SELDOM_S);
     oracle::settle(&redis, "docker", SOON, || {
         vec![Host::up("h", [id.clone()].into())]
     });
     drop(agent);
     redis.flush();
-    let agent = Agent::watch("h", &engine.url(), &format!("{}/3", redis.url()), 120);
+    let agent = Agent::watch(
+        "h",
+        &engine.url(),
+        &format!("{}/3", redis.url()),
+        Agent::SELDOM_S,
+    );
     agent.wait_log("Reported", SOON);
     assert!(redis.keys("").is_empty());
     let mut connection = redis.connect();
@@ -551,7 +560,7 @@ fn an_engine_behind_a_unix_socket() {
     let folder = crate::kit::TempDir::new();
     let engine = crate::engine::Engine::listen(&Place::Unix(folder.join("d.sock"))).unwrap();
     let redis = Redis::start();
-    let _agent = Agent::watch("h", &engine.url(), &redis.url(), 120);
+    let _agent = Agent::watch("h", &engine.url(), &redis.url(), Agent::SELDOM_S);
     let id = engine.run(Spec::named("a"));
     oracle::settle(&redis, "docker", seconds(20), || {
         vec![Host::up("h", [id.clone()].into())]

@@ -397,6 +397,11 @@ fn fault_5_what_the_engine_dropped_and_forgot_is_found_by_the_next_resync_and_to
     let engine = scene.engine("d");
     let ids = ["a", "b", "c", "d"].map(|name| engine.run(Spec::named(name)));
     let agent = scene.report(&engine, &["-updateInterval=3s"]);
+    // The next one is three seconds away: it finds all of it.
+    let resyncs = scene.number("h", "resyncs");
+    wait_until(SOON, "a resync is over", || {
+        scene.number("h", "resyncs") > resyncs
+    });
     for id in &ids {
         engine.drop_next_events(1);
         match &*scene.field(id, "name") {

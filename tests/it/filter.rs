@@ -25,7 +25,7 @@ fn holds(stage: &Stage, running: &[&String]) {
 fn only_members_are_reported_from_the_list_and_after_events() {
     need!(redis);
     let mut first = String::new();
-    let stage = Stage::start(120, &["--filter", "label=tier=web"], |engine| {
+    let stage = Stage::start(Agent::SELDOM_S, &["--filter", "label=tier=web"], |engine| {
         first = labelled(engine, "a", "web");
         labelled(engine, "b", "db");
     });
@@ -53,7 +53,7 @@ fn all_filters_must_let_a_container_through() {
     need!(redis);
     let options = ["--filter", "label=tier=web", "--filter", "name=front"];
     let mut id = String::new();
-    let stage = Stage::start(120, &options, |engine| {
+    let stage = Stage::start(Agent::SELDOM_S, &options, |engine| {
         id = labelled(engine, "front1", "web");
         labelled(engine, "back1", "web");
         labelled(engine, "front2", "db");
@@ -65,7 +65,7 @@ fn all_filters_must_let_a_container_through() {
 fn a_renamed_container_joins_and_leaves() {
     need!(redis);
     let mut id = String::new();
-    let stage = Stage::start(120, &["--filter", "name=web"], |engine| {
+    let stage = Stage::start(Agent::SELDOM_S, &["--filter", "name=web"], |engine| {
         id = engine.run(Spec::named("db"));
     });
     holds(&stage, &[]);
@@ -82,7 +82,7 @@ fn a_renamed_container_joins_and_leaves() {
 #[test]
 fn a_list_that_is_older_than_the_start_does_not_hide_a_member() {
     need!(redis);
-    let stage = Stage::start(120, &["--filter", "label=tier=web"], |_| {});
+    let stage = Stage::start(Agent::SELDOM_S, &["--filter", "label=tier=web"], |_| {});
     let id = stage.engine.create(Spec::named("a").label("tier", "web"));
     stage.engine.stale_list(true);
     stage.engine.start(&id);
@@ -96,7 +96,7 @@ fn stopped_members_too_with_all() {
     need!(redis);
     let mut id = String::new();
     let options = ["--all", "--filter", "label=tier=web"];
-    let stage = Stage::start(120, &options, |engine| {
+    let stage = Stage::start(Agent::SELDOM_S, &options, |engine| {
         id = labelled(engine, "a", "web");
         let other = labelled(engine, "b", "db");
         engine.die(&other, 0);
@@ -119,7 +119,7 @@ fn a_real_engine_filters_in_the_same_way() {
     docker.run("b", &["--label", "tier=db"], &[]);
     let filter = machine.filter();
     let options = ["--filter", &filter, "--filter", "label=tier=web"];
-    let _agent = Agent::watch_with("h", &docker.url, &redis.url(), 120, &options);
+    let _agent = Agent::watch_with("h", &docker.url, &redis.url(), Agent::SELDOM_S, &options);
     let is = |ids: &[&String]| {
         oracle::settle(&redis, "docker", SOON, || {
             let running = ids.iter().map(|id| (*id).clone()).collect();

@@ -22,7 +22,7 @@ fn two(interval_s: u64) -> (Stage, String) {
 #[test]
 fn a_flush_is_noticed_without_an_event_or_a_resync() {
     need!(redis);
-    let (stage, _) = two(120);
+    let (stage, _) = two(Agent::SELDOM_S);
     stage.notices.until("refresh_containers:h", SOON);
     stage.redis.flush();
     let told = stage.notices.until("refresh_containers:h", SOON);
@@ -33,7 +33,7 @@ fn a_flush_is_noticed_without_an_event_or_a_resync() {
 #[test]
 fn a_flush_again_and_again_while_containers_come_and_go() {
     need!(redis);
-    let (stage, _) = two(120);
+    let (stage, _) = two(Agent::SELDOM_S);
     for round in 0..30 {
         let id = stage.engine.run(Spec::named(&format!("c{round}")));
         stage.redis.flush();
@@ -66,7 +66,7 @@ fn keys_of_another_type_are_replaced() {
 #[test]
 fn redis_comes_back_empty_or_with_what_it_held_long_ago() {
     need!(redis);
-    let (mut stage, id) = two(120);
+    let (mut stage, id) = two(Agent::SELDOM_S);
     stage.redis.save();
     stage.redis.kill9();
     stage.engine.kill(&id, 9);
@@ -81,7 +81,7 @@ fn redis_comes_back_empty_or_with_what_it_held_long_ago() {
 #[test]
 fn redis_that_hangs_for_a_while_gets_what_happened_meanwhile() {
     need!(redis);
-    let (mut stage, id) = two(120);
+    let (mut stage, id) = two(Agent::SELDOM_S);
     stage.redis.freeze();
     stage.engine.rename(&id, "renamed");
     let gone = stage.engine.run(Spec::named("c"));
@@ -101,7 +101,7 @@ fn an_agent_may_start_before_redis_and_its_engine() {
     engine.run(Spec::named("a"));
     engine.go_down();
     redis.kill9();
-    let agent = Agent::watch("h", &engine.url(), &redis.url(), 120);
+    let agent = Agent::watch("h", &engine.url(), &redis.url(), Agent::SELDOM_S);
     agent.wait_log("is redis-server running there?", SOON);
     agent.wait_log("is the engine running?", SOON);
     engine.come_up().unwrap();
@@ -124,7 +124,7 @@ fn replies_that_are_lost_and_connections_that_are_cut_leave_nothing_wrong() {
     need!(redis);
     let (engine, redis) = (engine(), Redis::start());
     let wire = Proxy::tcp(&redis.url());
-    let agent = Agent::watch("h", &engine.url(), &wire.redis_url(), 120);
+    let agent = Agent::watch("h", &engine.url(), &wire.redis_url(), Agent::SELDOM_S);
     agent.wait_log("Reported", SOON);
     let mut last = None;
     for round in 0..40 {

@@ -165,12 +165,12 @@ fn one_engine_is_not_reported_under_two_host_ids() {
 #[test]
 fn a_second_host_id_of_an_engine_that_answers_at_last_is_gone_at_once() {
     need!(redis);
-    let stage = Stage::start(60, &[], |engine| {
+    let stage = Stage::start(Agent::SELDOM_S, &[], |engine| {
         engine.run(Spec::named("a"));
     });
     let proxy = Proxy::unix(&stage.engine.url());
     proxy.refuse(true);
-    let second = Agent::watch("i", &proxy.url(), &stage.redis.url(), 60);
+    let second = Agent::watch("i", &proxy.url(), &stage.redis.url(), Agent::SELDOM_S);
     wait_until(SOON, "its engine is down", || {
         let status: Option<String> = stage.redis.query(&["HGET", "docker:hosts:i", "status"]);
         status.as_deref() == Some("down")

@@ -90,7 +90,7 @@ fn containers_of_an_engine_that_is_down_are_not_said_to_have_gone() {
     let dies = engine.run("b", &[], &[]);
     let pid = engine.pid_of(&dies);
     let notices = Notices::of(&redis, "docker_events");
-    let _agent = Agent::watch("h", &engine.docker.url, &redis.url(), 120);
+    let _agent = Agent::watch("h", &engine.docker.url, &redis.url(), Agent::SELDOM_S);
     notices.until("refresh_containers:h", SOON);
     engine.kill9();
     notices.until("host_down:h", SOON);
@@ -135,7 +135,7 @@ fn an_engine_that_stays_away_takes_its_host_along_and_brings_it_back() {
 #[test]
 fn after_a_clean_stop_a_successor_starts_at_once() {
     need!(redis);
-    let mut stage = Stage::start(60, &[], |engine| {
+    let mut stage = Stage::start(Agent::SELDOM_S, &[], |engine| {
         engine.run(Spec::named("a"));
     });
     assert!(stage.agent.stop(SOON).success());
@@ -145,7 +145,10 @@ fn after_a_clean_stop_a_successor_starts_at_once() {
     }
     for key in own_keys(&stage.redis) {
         let ttl_s: i64 = stage.redis.query(&["TTL", &key]);
-        assert!((1..=180).contains(&ttl_s), "{key} lives {ttl_s} s");
+        assert!(
+            (1..=3 * Agent::SELDOM_S as i64).contains(&ttl_s),
+            "{key} lives {ttl_s} s"
+        );
     }
     stage.notices.until("refresh_containers:h", SOON);
     stage.engine.run(Spec::named("b"));
@@ -160,7 +163,7 @@ fn after_a_clean_stop_a_successor_starts_at_once() {
 #[test]
 fn after_a_kill_a_successor_starts_when_the_lease_is_over() {
     need!(redis);
-    let mut stage = Stage::start(60, &[], |engine| {
+    let mut stage = Stage::start(Agent::SELDOM_S, &[], |engine| {
         engine.run(Spec::named("a"));
     });
     stage.agent.kill9();

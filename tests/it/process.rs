@@ -104,7 +104,7 @@ fn a_stop_does_not_wait_for_a_redis_that_hangs() {
     fast_enough(Duration::from_millis(1500), || {
         let mut redis = Redis::start();
         let engine = engine();
-        let mut agent = Agent::watch("h", &engine.url(), &redis.url(), 120);
+        let mut agent = Agent::watch("h", &engine.url(), &redis.url(), Agent::SELDOM_S);
         oracle::settle(&redis, "docker", SOON, || {
             vec![Host::up("h", engine.running())]
         });
@@ -247,7 +247,12 @@ fn it_starts_while_nobody_answers_and_says_so_once() {
     to_redis.refuse(true);
     to_engine.refuse(true);
     let started = Instant::now();
-    let mut agent = Agent::watch("h", &to_engine.url(), &to_redis.redis_url(), 120);
+    let mut agent = Agent::watch(
+        "h",
+        &to_engine.url(),
+        &to_redis.redis_url(),
+        Agent::SELDOM_S,
+    );
     // Redis is tried at least once a second, an engine at least every ten.
     wait_until(SOON, "both were tried again and again", || {
         to_redis.accepted() >= 8 && to_engine.accepted() >= 4
@@ -314,7 +319,7 @@ fn a_redis_that_takes_no_writes_is_told_once_and_not_besieged() {
     let proxy = Proxy::tcp(&redis.url());
     let engine = engine();
     engine.run(Spec::named("web"));
-    let mut agent = Agent::watch("h", &engine.url(), &proxy.redis_url(), 120);
+    let mut agent = Agent::watch("h", &engine.url(), &proxy.redis_url(), Agent::SELDOM_S);
     let host = || vec![Host::up("h", engine.running())];
     oracle::settle(&redis, "docker", SOON, host);
     redis.query::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
@@ -384,7 +389,9 @@ fn an_idle_agent_costs_next_to_nothing() {
     let folder = TempDir::new();
     let engines = [("one", &*one.url()), ("two", &*two.url())];
     let file = cluster(&folder, &engines, "  - {type: oom, command: 'true'}\n");
-    let (mut agent, released) = start_best(&[file, format!("--cache={}", redis.url())]);
+    let cache = format!("--cache={}", redis.url());
+    let seldom = format!("--update-interval={}s", Agent::SELDOM_S);
+    let (mut agent, released) = start_best(&[file, cache, seldom]);
     let hosts = || {
         vec![
             Host::up("one", one.running()),

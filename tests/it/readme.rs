@@ -73,7 +73,7 @@ fn the_redis_cli_session_is_answered_as_the_readme_shows_it() {
         .iter()
         .map(|name| machine.docker.run(name, &[], &["sleep", "600"]))
         .collect();
-    let _agent = Agent::watch("ubuntu", &machine.docker.url, &redis.url(), 120);
+    let _agent = Agent::watch("ubuntu", &machine.docker.url, &redis.url(), Agent::SELDOM_S);
     wait_until(seconds(30), "the containers are reported", || {
         let known: Vec<String> = redis.query(&["SMEMBERS", "docker:hosts:ubuntu:containers"]);
         ids.iter().all(|id| known.contains(id))

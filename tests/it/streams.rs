@@ -6,6 +6,7 @@ use redis::Value;
 
 use crate::engine::containers::Spec;
 use crate::kit::TempDir;
+use crate::kit::agent::Agent;
 use crate::kit::need::need;
 use crate::kit::redis::Redis;
 use crate::kit::scene::{SOON, Stage};
@@ -44,7 +45,7 @@ fn wait_for(redis: &Redis, id: &str, wanted: &[&str]) {
 #[test]
 fn the_stream_has_every_event_but_noise() {
     need!(redis);
-    let stage = Stage::start(120, &[], |_| {});
+    let stage = Stage::start(Agent::SELDOM_S, &[], |_| {});
     let id = stage.engine.run(Spec::named("a").image("web:1"));
     stage.engine.exec(&id, "mysql -phunter2");
     stage.engine.top(&id);
@@ -87,7 +88,7 @@ fn the_stream_has_every_event_but_noise() {
 #[test]
 fn the_stream_keeps_about_so_many() {
     need!(redis);
-    let stage = Stage::start(120, &["--stream-maxlen", "100"], |_| {});
+    let stage = Stage::start(Agent::SELDOM_S, &["--stream-maxlen", "100"], |_| {});
     let id = stage.engine.run(Spec::named("a"));
     for round in 1..=300 {
         stage.engine.update(&id, round << 20);
@@ -109,7 +110,7 @@ fn the_stream_keeps_about_so_many() {
 #[test]
 fn a_first_report_says_only_that_the_host_is_new() {
     need!(redis);
-    let stage = Stage::start(120, &[], |engine| {
+    let stage = Stage::start(Agent::SELDOM_S, &[], |engine| {
         for number in 0..100 {
             engine.run(Spec::named(&format!("c{number}")));
         }
@@ -138,7 +139,7 @@ fn with_handlers(folder: &TempDir, interval_s: u64, options: &[&str]) -> (Stage,
 fn what_happened_without_an_agent_is_replayed_or_inferred() {
     need!(redis);
     let folder = TempDir::new();
-    let (mut stage, a, b) = with_handlers(&folder, 120, &[]);
+    let (mut stage, a, b) = with_handlers(&folder, Agent::SELDOM_S, &[]);
     stage.agent.stop(SOON);
     stage.engine.kill(&a, 9);
     // What the engine does not tell either is inferred from what Redis holds.
@@ -157,7 +158,7 @@ fn what_happened_without_an_agent_is_replayed_or_inferred() {
 fn a_restarted_container_is_inferred_to_have_died_and_started() {
     need!(redis);
     let folder = TempDir::new();
-    let (mut stage, a, b) = with_handlers(&folder, 120, &[]);
+    let (mut stage, a, b) = with_handlers(&folder, Agent::SELDOM_S, &[]);
     stage.agent.stop(SOON);
     stage.engine.quiet(true);
     stage.engine.restart_container(&a);
@@ -172,7 +173,7 @@ fn a_restarted_container_is_inferred_to_have_died_and_started() {
 fn without_handlers_it_is_inferred_as_well_and_nothing_of_what_ran_on() {
     need!(redis);
     let mut ids = Vec::new();
-    let mut stage = Stage::start(120, &[], |engine| {
+    let mut stage = Stage::start(Agent::SELDOM_S, &[], |engine| {
         ids.extend(["a", "b"].map(|name| engine.run(Spec::named(name))));
     });
     stage.settle();
@@ -227,7 +228,7 @@ fn nothing_is_inferred_from_an_empty_redis() {
 fn nothing_is_inferred_from_what_somebody_deleted() {
     need!(redis);
     let folder = TempDir::new();
-    let (mut stage, a, b) = with_handlers(&folder, 120, &[]);
+    let (mut stage, a, b) = with_handlers(&folder, Agent::SELDOM_S, &[]);
     let [c, d] = ["c", "d"].map(|name| stage.engine.run(Spec::named(name)));
     stage.settle();
     stage.agent.stop(SOON);
@@ -287,7 +288,7 @@ fn nothing_is_inferred_across_a_change_of_engine() {
 fn what_vanished_while_the_engine_was_down_is_inferred() {
     need!(redis);
     let folder = TempDir::new();
-    let (stage, a, b) = with_handlers(&folder, 120, &[]);
+    let (stage, a, b) = with_handlers(&folder, Agent::SELDOM_S, &[]);
     stage.engine.go_down();
     stage.notices.until("host_down:h", SOON);
     stage.engine.kill(&a, 9);

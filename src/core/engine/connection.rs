@@ -48,6 +48,7 @@ impl Engine {
             self.ask_anew();
             self.counters.reconnects += u64::from(self.ever_up);
             self.want_round(now);
+            // Its place may come amid this first look, which needs no second one.
             self.tick = now + self.rules.interval;
         }
         self.answers(out);
@@ -145,7 +146,7 @@ impl Engine {
     pub(super) fn hang_up(&mut self, now: Time) {
         self.epoch += 1;
         self.round = None;
-        self.tick = self.tick.min(now + self.rules.interval);
+        self.tick = self.tick.min(self.next_place(now));
     }
 
     /// The inbox lost events of this engine.

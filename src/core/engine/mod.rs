@@ -279,6 +279,9 @@ pub struct Engine {
     round: Option<Round>,
     round_wanted: bool,
     rounds: u64,
+    /// Where in the interval its resyncs are due.
+    place: Time,
+    /// When the next one is.
     tick: Time,
     revisions: u64,
     suspects: VecDeque<(Time, ContainerId)>,
@@ -294,8 +297,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that nobody has asked yet.
-    pub fn new(index: EngineIndex, rules: Rules) -> Self {
+    /// An engine that nobody has asked yet; its resyncs are due at this `place` in the interval.
+    pub fn new(index: EngineIndex, rules: Rules, place: Time) -> Self {
         Engine {
             index,
             rules,
@@ -329,6 +332,7 @@ impl Engine {
             round: None,
             round_wanted: false,
             rounds: 0,
+            place,
             tick: Time::MAX,
             revisions: 0,
             suspects: VecDeque::new(),
@@ -393,7 +397,7 @@ impl Engine {
             generation: self.generation + 1,
             epoch,
             answers_from: epoch,
-            ..Engine::new(self.index, self.rules.clone())
+            ..Engine::new(self.index, self.rules.clone(), self.place)
         };
     }
 
@@ -539,7 +543,7 @@ impl Engine {
             self.infer(now, at, id, out);
         }
         if self.tick <= now {
-            self.tick = now + self.rules.interval;
+            self.tick = self.next_place(now);
             if !self.is_live() || self.in_round() {
                 out.push(Outcome::Unreachable);
             }

@@ -1,10 +1,12 @@
 //! Full resyncs: a list, a look at each container, the comparison with the store, its repair.
+//!
+//! Each engine has its place in the interval, drawn at its birth, and a resync is due whenever the time comes to it, whatever else wanted one since
+//! the last. So engines that begin together, or find their store again together, resync apart within the interval, and none waits longer than that.
 
 use std::collections::HashSet;
 
 use super::{ASK_AGAIN, Container, Engine, Look, Outcome, SETTLE, Stage};
 use crate::core::Time;
-use crate::core::backoff::Random;
 use crate::core::message::{Effect, Generation, Level, Unlisted};
 use crate::model::{ContainerId, Row};
 
@@ -120,9 +122,9 @@ impl Engine {
     }
 
     /// The round has nothing more to ask: it is over as far as the engine is concerned.
-    pub fn end_round(&mut self, now: Time, random: &mut Random) {
+    pub fn end_round(&mut self, now: Time) {
         self.round = None;
-        self.plan(now, random);
+        self.tick = self.next_place(now);
     }
 
     /// The round's work with the engine is done, and what is left of it is the store's.
@@ -142,9 +144,11 @@ impl Engine {
         self.round.is_some() || self.round_wanted
     }
 
-    pub(super) fn plan(&mut self, now: Time, random: &mut Random) {
+    /// When the time comes to its place again.
+    pub(super) fn next_place(&self, now: Time) -> Time {
         let interval = self.rules.interval;
-        self.tick = now + random.between(interval - interval / 10, interval);
+        let past = (now + interval - self.place).as_nanos() % interval.as_nanos();
+        now + interval - Time::from_nanos(past as u64)
     }
 
     pub(super) fn looked(&mut self, now: Time, out: &mut Vec<Outcome>) {

@@ -802,6 +802,7 @@ pub fn settings(names: &[&str]) -> Settings {
         boot: "boot".into(),
         version: "test",
         clock_ns: T0,
-        seed: 7,
+        // With this one the first engines' places are near the end of the interval: what a case does in a minute holds no resync that it did not ask for.
+        seed: 8002,
     }
 }

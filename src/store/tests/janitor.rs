@@ -106,6 +106,64 @@ fn the_janitor_restores_what_is_missing() {
 }
 
 #[test]
+fn sets_of_many_members_and_a_redis_that_cannot_read_sets_together_are_no_hindrance() {
+    for options in [&[][..], &["--rename-command", "ZUNION", ""]] {
+        let server = Server::start(options);
+        let mut client = server.client();
+        let mut store = server.holding("boot", &[0]);
+        let many = (0..150).map(|at| put(&format!("c{at}"), "many"));
+        let few = (150..400).map(|at| put(&format!("c{at}"), &format!("i{}", at % 125)));
+        done(store.apply(&report(0, many.chain(few).collect())));
+        let before = client.keys();
+        client.ask("SREM docker:images:many:containers c7");
+        client.ask("SADD docker:images:many:containers ghost");
+        for image in 0..125 {
+            client.ask(&format!(
+                "SREM docker:images:i{image}:containers c{}",
+                250 + image
+            ));
+            client.ask(&format!("SADD docker:images:i{image}:hosts ghost c{image}"));
+        }
+        // Each is right among others, but not here.
+        client.ask("SADD docker:images:i1:containers c200 c7");
+        let swept = rounds(&mut client, &mut store);
+        assert_eq!((swept.removed, swept.restored), (253, 126), "{swept:?}");
+        assert_eq!(client.text("SCARD docker:images:many:containers"), "150");
+        assert_eq!(client.keys(), before);
+        for image in 0..125 {
+            let set = format!("SMEMBERS docker:images:i{image}");
+            let hosts = client.list(&format!("{set}:hosts"));
+            assert_eq!(hosts, ["a"], "{image}");
+            let two = |one: i32| [format!("c{one}"), format!("c{}", one + 125)];
+            let wanted = two(if image < 25 { 250 + image } else { 125 + image });
+            let containers = client.list(&format!("{set}:containers"));
+            assert_eq!(containers, wanted, "{image}");
+        }
+    }
+}
+
+#[test]
+fn a_sorted_set_with_the_right_members_does_not_pass_for_a_set() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut store = server.holding("boot", &[0]);
+    done(store.apply(&report(0, vec![put("c1", "i"), put("c2", "j")])));
+    for score in ["1", "2", "-1", "0.5", "1e300", "inf"] {
+        for line in [
+            "DEL docker:images:i:hosts docker:images:j:containers",
+            &format!("ZADD docker:images:i:hosts {score} a"),
+            &format!("ZADD docker:images:j:containers {score} c2"),
+        ] {
+            client.ask(line);
+        }
+        rounds(&mut client, &mut store);
+        rounds(&mut client, &mut store);
+        assert_eq!(client.list("SMEMBERS docker:images:i:hosts"), ["a"]);
+        assert_eq!(client.list("SMEMBERS docker:images:j:containers"), ["c2"]);
+    }
+}
+
+#[test]
 fn the_janitor_removes_keys_of_nobody_and_no_others() {
     let server = Server::start(&[]);
     let mut client = server.client();

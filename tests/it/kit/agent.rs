@@ -18,6 +18,9 @@ impl Agent {
     /// The program.
     pub const PROGRAM: &'static str = env!("CARGO_BIN_EXE_docker-cache");
 
+    /// An interval in which no resync comes by chance: with a usual one it may come at any moment after the first report. Holds where a test says no other.
+    pub const SELDOM_S: u64 = 86_400;
+
     /// Starts it with these arguments and no configuration from the environment of the test, but for `--selfcheck`: a change that no event told of
     /// fails the test.
     pub fn start<S: AsRef<OsStr>>(args: &[S]) -> Agent {
@@ -62,9 +65,11 @@ impl Agent {
         Agent::start(&args.chain(options).collect::<Vec<&OsStr>>())
     }
 
-    /// The command without arguments, cleared of what the test's own environment would tell it.
+    /// The command without arguments, cleared of what the test's own environment would tell it. It resyncs seldom.
     pub fn command() -> Command {
         let mut command = Command::new(Agent::PROGRAM);
+        let interval = format!("{}s", Agent::SELDOM_S);
+        command.env("DOCKER_CACHE_UPDATE_INTERVAL", interval);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             let told =

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::engine::containers::Spec;
 use crate::engine::http::Place;
 
-/// Far more than anything here takes, and far less than an interval of two minutes, at whose end a resync would put right what an event did not.
+/// Far more than anything here takes.
 pub const SOON: Duration = seconds(30);
 
 /// Containers named so are renamed at a steady pace ([`super::pulse`]): what the handler is run for there is not counted.
