@@ -47,6 +47,9 @@ pub const OUTPUT_LIMIT: usize = 4096;
 /// What is still in the pipe after the last process of the group ended is read for so long; only a process outside the group can hold it open.
 const LINGER: Duration = Duration::from_millis(200);
 
+/// How long a shell that neither ends nor writes is waited for before it gets a pidfd. Only one that leaves its output to a daemon ends unnoticed so long.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+
 /// How often the group is looked at once its shell has ended: no descriptor tells of the others.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -84,8 +87,11 @@ struct Running {
     group: Pid,
     /// The run's id, which its strays are known by.
     run: String,
-    /// Readable when the shell has ended. Kernels before 5.3 and some sandboxes have none: then the shell is looked at every [`LOOK`].
+    /// Readable when the shell has ended. It is made after the first wait: a command that says nothing ends with its output, and needs none. Kernels
+    /// before 5.3 and some sandboxes have none at all: then the shell is looked at every [`LOOK`].
     pidfd: Option<OwnedFd>,
+    /// How long the shell is waited for without.
+    look: Duration,
     input: Feed,
     /// What it writes to its standard output and error, until both have ended.
     output: Option<io::PipeReader>,
@@ -116,7 +122,8 @@ impl Running {
             shell,
             group,
             run: job.run.clone(),
-            pidfd: pidfd_open(group, PidfdFlags::empty()).ok(),
+            pidfd: None,
+            look: FIRST_LOOK,
             input,
             output: Some(output),
             tail: Tail::default(),
@@ -150,6 +157,10 @@ impl Running {
             } else if expired {
                 break;
             }
+            if self.look == FIRST_LOOK {
+                self.look = LOOK;
+                self.pidfd = pidfd_open(self.group, PidfdFlags::empty()).ok();
+            }
         }
         self.input.pipe = None;
         self.deadline = Instant::now() + LINGER;
@@ -177,7 +188,7 @@ impl Running {
                 Some(pidfd) if self.status.is_none() => {
                     fds.push(PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN));
                 }
-                None if self.status.is_none() => until = until.min(Instant::now() + LOOK),
+                None if self.status.is_none() => until = until.min(Instant::now() + self.look),
                 _ => until = until.min(self.next_look),
             }
         }
@@ -192,7 +203,8 @@ impl Running {
 
     /// Takes one helping, so that a command which never stops writing cannot keep the loop from its other duties.
     fn read(&mut self) {
-        let mut buffer = [0; 16 * 1024];
+        // No more than is kept: to make it is a part of what a short run takes.
+        let mut buffer = [0; OUTPUT_LIMIT];
         let Some(output) = &mut self.output else {
             return;
         };
