@@ -153,11 +153,11 @@ fn pipe(what: &str) -> Result<(io::PipeReader, io::PipeWriter), String> {
 }
 
 /// What the entry and the job add to the environment; the job has the last word.
-fn variables(job: &Job) -> impl Iterator<Item = (&String, &String)> {
+fn variables(job: &Job) -> impl Iterator<Item = (&str, &str)> {
     let entry = job.entry.running.env.iter();
-    entry
-        .chain(&job.environment)
-        .map(|(name, value)| (name, value))
+    let entry = entry.map(|(name, value)| (&**name, &**value));
+    let own = job.environment.iter();
+    entry.chain(own.map(|(name, value)| (&**name, &**value)))
 }
 
 /// Refuses what the kernel would refuse, with a text that names the culprit.
