@@ -17,7 +17,7 @@ mod start;
 mod strays;
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
@@ -31,7 +31,7 @@ use rustix::process::{
 };
 
 use group::group_lives;
-use start::Started;
+use start::{Feed, Started};
 use strays::Stray;
 
 use crate::model::{Exit, Job, Run};
@@ -46,6 +46,9 @@ pub const OUTPUT_LIMIT: usize = 4096;
 
 /// What is still in the pipe after the last process of the group ended is read for so long; only a process outside the group can hold it open.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// How long a shell that neither ends nor writes is waited for before it gets a pidfd. Only one that leaves its output to a daemon ends unnoticed so long.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
 
 /// How often the group is looked at once its shell has ended: no descriptor tells of the others.
 const LOOK: Duration = Duration::from_millis(50);
@@ -84,12 +87,12 @@ struct Running {
     group: Pid,
     /// The run's id, which its strays are known by.
     run: String,
-    /// Readable when the shell has ended. Kernels before 5.3 and some sandboxes have none: then the shell is looked at every [`LOOK`].
+    /// Readable when the shell has ended. It is made after the first wait: a command that says nothing ends with its output, and needs none. Kernels
+    /// before 5.3 and some sandboxes have none at all: then the shell is looked at every [`LOOK`].
     pidfd: Option<OwnedFd>,
-    /// Where it reads its input from, until it has taken all of it or closed its end.
-    input: Option<io::PipeWriter>,
-    /// So many bytes of the input are written.
-    fed: usize,
+    /// How long the shell is waited for without.
+    look: Duration,
+    input: Feed,
     /// What it writes to its standard output and error, until both have ended.
     output: Option<io::PipeReader>,
     tail: Tail,
@@ -119,9 +122,9 @@ impl Running {
             shell,
             group,
             run: job.run.clone(),
-            pidfd: pidfd_open(group, PidfdFlags::empty()).ok(),
+            pidfd: None,
+            look: FIRST_LOOK,
             input,
-            fed: 0,
             output: Some(output),
             tail: Tail::default(),
             status: None,
@@ -136,7 +139,8 @@ impl Running {
     /// The loop. It ends when the group is gone, or cannot be got rid of.
     fn follow(&mut self, job: &Job, cancel: &Cancel) -> Exit {
         loop {
-            self.feed(&job.input);
+            self.wait(Some(cancel));
+            self.input.write(&job.input);
             self.read();
             if self.is_over() {
                 break;
@@ -153,9 +157,12 @@ impl Running {
             } else if expired {
                 break;
             }
-            self.wait(Some(cancel));
+            if self.look == FIRST_LOOK {
+                self.look = LOOK;
+                self.pidfd = pidfd_open(self.group, PidfdFlags::empty()).ok();
+            }
         }
-        self.input = None;
+        self.input.pipe = None;
         self.deadline = Instant::now() + LINGER;
         while self.output.is_some() && Instant::now() < self.deadline {
             self.wait(None);
@@ -170,7 +177,7 @@ impl Running {
         let mut fds: Vec<PollFd<'_>> = output
             .map(|output| PollFd::new(output, PollFlags::IN))
             .collect();
-        let input = self.input.iter();
+        let input = self.input.pipe.iter();
         fds.extend(input.map(|input| PollFd::new(input, PollFlags::OUT)));
         let mut until = self.deadline;
         if let Some(cancel) = cancel {
@@ -181,7 +188,7 @@ impl Running {
                 Some(pidfd) if self.status.is_none() => {
                     fds.push(PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN));
                 }
-                None if self.status.is_none() => until = until.min(Instant::now() + LOOK),
+                None if self.status.is_none() => until = until.min(Instant::now() + self.look),
                 _ => until = until.min(self.next_look),
             }
         }
@@ -194,27 +201,10 @@ impl Running {
         let _ = poll(&mut fds, Some(&patience));
     }
 
-    /// Gives it as much of its input as it takes now. After the last byte the pipe is closed.
-    fn feed(&mut self, input: &[u8]) {
-        while let Some(pipe) = &mut self.input {
-            match pipe.write(&input[self.fed..]) {
-                Ok(length) => {
-                    self.fed += length;
-                    if self.fed == input.len() {
-                        self.input = None;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // It has closed its end: it does not want to know more.
-                Err(_) => self.input = None,
-            }
-        }
-    }
-
     /// Takes one helping, so that a command which never stops writing cannot keep the loop from its other duties.
     fn read(&mut self) {
-        let mut buffer = [0; 16 * 1024];
+        // No more than is kept: to make it is a part of what a short run takes.
+        let mut buffer = [0; OUTPUT_LIMIT];
         let Some(output) = &mut self.output else {
             return;
         };
@@ -243,10 +233,10 @@ impl Running {
         }
         self.next_look = now + LOOK;
         if !self.group_is_gone {
-            self.group_is_gone =
-                test_kill_process_group(self.group) == Err(Errno::SRCH) || !group_lives(self.group);
+            let is_empty = test_kill_process_group(self.group) == Err(Errno::SRCH);
+            self.group_is_gone = is_empty || !group_lives(self.group);
             // Where the agent is process 1, orphans of the group became its children and are its to reap.
-            while let Ok(Some(_)) = waitpgid(self.group, WaitOptions::NOHANG) {}
+            while !is_empty && let Ok(Some(_)) = waitpgid(self.group, WaitOptions::NOHANG) {}
         }
         // One that was started while others were killed is killed now.
         let again = self.killed.then_some(Signal::KILL);

@@ -50,14 +50,16 @@ impl Pool {
     /// Runs a job on a thread of the pool. Its result is reported in any case: from that thread, or from this one when no thread could be started.
     pub fn run(&self, job: Box<Job>) {
         let shared = &self.shared;
-        let cancel = match Cancel::new() {
-            Ok(cancel) => Arc::new(cancel),
+        let mut state = shared.lock();
+        let spare = state.spare.pop().map(Ok);
+        let cancel = match spare.unwrap_or_else(|| Cancel::new().map(Arc::new)) {
+            Ok(cancel) => cancel,
             Err(error) => {
+                drop(state);
                 let why = format!("failed to make what would end it: {error}");
-                return shared.finish(&job, not_started(why, Duration::ZERO));
+                return shared.refuse(&job, why);
             }
         };
-        let mut state = shared.lock();
         if state.cancelled {
             cancel.cancel(Exit::Cancelled);
         }
@@ -66,16 +68,22 @@ impl Pool {
         let mut refused = None;
         if state.idle < state.waiting.len() {
             match shared.start_worker(&state) {
-                Ok((number, thread)) => drop(state.threads.insert(number, thread)),
+                Ok((number, thread)) => {
+                    state.threads.insert(number, thread);
+                    state.idle += 1;
+                }
                 // Those that run will come to it.
                 Err(error) if !state.threads.is_empty() => log::warn!("{error}"),
                 Err(error) => refused = state.waiting.pop_back().map(|(job, _)| (job, error)),
             }
         }
+        if let Some((job, _)) = &refused {
+            state.cancels.remove(&job.id);
+        }
         drop(state);
         shared.wake.notify_one();
         if let Some((job, error)) = refused {
-            shared.finish(&job, not_started(error.to_string(), Duration::ZERO));
+            shared.refuse(&job, error.to_string());
         }
     }
 
@@ -141,9 +149,11 @@ struct State {
     waiting: VecDeque<(Box<Job>, Arc<Cancel>)>,
     /// The words to end the commands that wait here or run, by their jobs' ids.
     cancels: HashMap<u64, Arc<Cancel>>,
+    /// Words that were not said, for the next commands: each holds a descriptor, which takes the core some microseconds to make.
+    spare: Vec<Arc<Cancel>>,
     /// All were ended, and none is started any more.
     cancelled: bool,
-    /// Threads that wait for a job. One that was woken counts until it has the lock, as its job does.
+    /// Threads that have no job: they wait for one, or come for it in a moment, as those do that tell of their last one's end.
     idle: usize,
     stopping: bool,
     /// By number, from 1. Each thread takes itself out.
@@ -176,19 +186,21 @@ impl Shared {
         let patience_ends = Instant::now() + self.idle;
         loop {
             if let Some(job) = state.waiting.pop_front() {
+                state.idle -= 1;
                 return Some(job);
             }
             let patience = patience_ends.saturating_duration_since(Instant::now());
             if state.stopping || patience.is_zero() {
+                state.idle -= 1;
                 state.threads.remove(&number);
+                let threads = state.threads.len();
+                state.spare.truncate(threads);
                 return None;
             }
-            state.idle += 1;
             state = match self.wake.wait_timeout(state, patience) {
                 Ok((state, _)) => state,
                 Err(poisoned) => poisoned.into_inner().0,
             };
-            state.idle -= 1;
         }
     }
 
@@ -202,22 +214,33 @@ impl Shared {
             (self.runner)(job, cancel)
         };
         let run = threads::catch(run).unwrap_or_else(|panic| not_started(panic, started.elapsed()));
-        self.finish(job, run);
+        report(job, || tell(job, &run));
+        // The log may have blocked, the rest does not: what core starts in answer needs no other thread.
+        let mut state = self.lock();
+        state.idle += 1;
+        let cancel = state.cancels.remove(&job.id);
+        let unsaid = cancel.filter(|cancel| cancel.why().is_none());
+        state.spare.extend(unsaid);
+        drop(state);
+        report(job, || (self.report)(job.id, run));
     }
 
-    fn finish(&self, job: &Job, run: Run) {
-        self.lock().cancels.remove(&job.id);
-        let told = threads::catch(|| {
-            tell(job, &run);
-            (self.report)(job.id, run);
-        });
-        if let Err(panic) = told {
-            log::error!(
-                "failed to report run {} of `{}`: {panic}",
-                job.run,
-                job.entry.name
-            );
-        }
+    /// Reports a job that no thread can take.
+    fn refuse(&self, job: &Job, why: String) {
+        let run = not_started(why, Duration::ZERO);
+        report(job, || tell(job, &run));
+        report(job, || (self.report)(job.id, run));
+    }
+}
+
+/// Tells of a run's end, as far as that goes without a panic.
+fn report(job: &Job, told: impl FnOnce()) {
+    if let Err(panic) = threads::catch(told) {
+        log::error!(
+            "failed to report run {} of `{}`: {panic}",
+            job.run,
+            job.entry.name
+        );
     }
 }
 

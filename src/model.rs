@@ -7,7 +7,7 @@ mod fields;
 mod signal;
 mod words;
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU64;
@@ -349,7 +349,7 @@ pub struct Job {
     /// Which try it is, from 1.
     pub attempt: u32,
     /// Variables beside `PATH`, `HOME`, `LANG` and `TZ`, and those of the entry.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(Cow<'static, str>, String)>,
     /// What it finds on its standard input.
     pub input: Vec<u8>,
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -57,8 +57,8 @@ pub fn is_root() -> bool {
 /// A shell that was started, with our ends of its pipes; neither ever blocks.
 pub(super) struct Started {
     pub shell: Child,
-    /// Where it reads its input from, if it has any.
-    pub input: Option<io::PipeWriter>,
+    /// Where it reads its input from.
+    pub input: Feed,
     /// What it writes to its standard output and error.
     pub output: io::PipeReader,
 }
@@ -93,16 +93,16 @@ pub(super) fn start(job: &Job, base: &BaseEnvironment) -> Result<Started, String
         command.current_dir(dir);
     }
     command.envs(variables(job));
-    let input = match job.input.is_empty() {
-        true => {
-            command.stdin(Stdio::null());
-            None
-        }
+    let mut input = Feed::default();
+    match job.input.is_empty() {
+        true => command.stdin(Stdio::null()),
         false => {
             let (reader, writer) = pipe("input")?;
             let _ = rustix::io::ioctl_fionbio(&writer, true);
-            command.stdin(reader);
-            Some(writer)
+            input.pipe = Some(writer);
+            // What fits into the pipe is in it before anybody can close its other end, which would cost a SIGPIPE.
+            input.write(&job.input);
+            command.stdin(reader)
         }
     };
     let shell = command.spawn().map_err(|error| {
@@ -119,16 +119,45 @@ pub(super) fn start(job: &Job, base: &BaseEnvironment) -> Result<Started, String
     })
 }
 
+/// Our end of the pipe for the input.
+#[derive(Default)]
+pub(super) struct Feed {
+    /// Open until the shell has been given all, or has closed its end.
+    pub pipe: Option<io::PipeWriter>,
+    /// So many bytes are written.
+    fed: usize,
+}
+
+impl Feed {
+    /// Gives it as much of its input as it takes now. After the last byte the pipe is closed.
+    pub fn write(&mut self, input: &[u8]) {
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.write(&input[self.fed..]) {
+                Ok(length) => {
+                    self.fed += length;
+                    if self.fed == input.len() {
+                        self.pipe = None;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // It has closed its end: it does not want to know more.
+                Err(_) => self.pipe = None,
+            }
+        }
+    }
+}
+
 fn pipe(what: &str) -> Result<(io::PipeReader, io::PipeWriter), String> {
     io::pipe().map_err(|error| format!("failed to make a pipe for the {what}: {error}"))
 }
 
 /// What the entry and the job add to the environment; the job has the last word.
-fn variables(job: &Job) -> impl Iterator<Item = (&String, &String)> {
+fn variables(job: &Job) -> impl Iterator<Item = (&str, &str)> {
     let entry = job.entry.running.env.iter();
-    entry
-        .chain(&job.environment)
-        .map(|(name, value)| (name, value))
+    let entry = entry.map(|(name, value)| (&**name, &**value));
+    let own = job.environment.iter();
+    entry.chain(own.map(|(name, value)| (&**name, &**value)))
 }
 
 /// Refuses what the kernel would refuse, with a text that names the culprit.

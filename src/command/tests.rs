@@ -197,7 +197,7 @@ fn the_longest_value_passes_and_what_the_kernel_refuses_is_refused_by_name() {
     );
 
     job.environment = (0..40)
-        .map(|number| (format!("V{number}"), "x".repeat(100_000)))
+        .map(|number| (format!("V{number}").into(), "x".repeat(100_000)))
         .collect();
     let Exit::NotStarted(why) = run_job(&job).exit else {
         panic!("4 MB of environment were passed");

@@ -78,10 +78,16 @@ struct Read<'a> {
 /// These commands, a line each.
 pub fn write(commands: impl Iterator<Item = Command>) -> String {
     let line = |command: Command| {
-        let mut event = Event::clone(&command.event);
-        event
-            .attributes
-            .retain(|(name, _)| ATTRIBUTES.contains(&&**name));
+        let event = &*command.event;
+        let attributes = event.attributes.iter();
+        let own = attributes.filter(|(name, _)| ATTRIBUTES.contains(&&**name));
+        let event = Event {
+            kind: event.kind.clone(),
+            action: event.action.clone(),
+            id: event.id.clone(),
+            attributes: own.cloned().collect(),
+            ..*event
+        };
         serde_json::to_string(&Written {
             entry: &command.entry,
             run: &command.run,

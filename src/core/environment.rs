@@ -1,5 +1,7 @@
 //! What a command is told by its environment; `input` is what it finds on its standard input.
 
+use std::borrow::Cow;
+
 use super::input::Input;
 use super::rules::Subject;
 use crate::model::{Entry, engine_variable, label_variable};
@@ -16,12 +18,12 @@ pub fn variables<'a>(
     subject: &Subject,
     input: &Input,
     exit_code: &str,
-) -> Vec<(String, String)> {
+) -> Vec<(Cow<'static, str>, String)> {
     let event = input.event;
-    let mut variables: Vec<(String, String)> = engines
-        .map(|(name, url)| (engine_variable(name), url.to_owned()))
+    let mut variables: Vec<(Cow<'static, str>, String)> = engines
+        .map(|(name, url)| (engine_variable(name).into(), url.to_owned()))
         .collect();
-    let mut set = |name: &str, value: &str| variables.push((name.into(), value.into()));
+    let mut set = |name: &'static str, value: &str| variables.push((name.into(), value.into()));
     set("FROM_ENGINE", input.engine.name);
     set(
         "FROM_CONTAINER",
@@ -43,7 +45,7 @@ pub fn variables<'a>(
 
 /// The variables for the labels that the entry lists, empty for those that the container lacks; and of those that no variable can hold, what is to be
 /// said.
-pub fn labels(entry: &Entry, subject: &Subject) -> (Vec<(String, String)>, Vec<String>) {
+pub fn labels(entry: &Entry, subject: &Subject) -> (Vec<(Cow<'static, str>, String)>, Vec<String>) {
     let (mut variables, mut unfit) = (Vec::new(), Vec::new());
     let mut left = LABELS_LIMIT;
     for (name, _) in &entry.filter.labels.labels {
@@ -60,7 +62,7 @@ pub fn labels(entry: &Entry, subject: &Subject) -> (Vec<(String, String)>, Vec<S
             ));
         }
         let value = if fits { value } else { "" };
-        variables.push((variable, value.to_owned()));
+        variables.push((variable.into(), value.to_owned()));
     }
     (variables, unfit)
 }

@@ -172,6 +172,8 @@ pub struct Core {
     next_host: EngineIndex,
     /// Until when what is to be written waits for more.
     gather_until: Option<Time>,
+    /// How soon the store is told of commands.
+    pace: store::Pace,
     /// It was settled once.
     begun: bool,
     status: String,
@@ -269,6 +271,7 @@ impl Core {
             writable: BTreeSet::new(),
             next_host: EngineIndex(0),
             gather_until: None,
+            pace: store::Pace::default(),
             begun: false,
             status: String::new(),
             status_stale: true,
@@ -523,6 +526,9 @@ impl Core {
                 format!("stopping; {waiting} jobs that waited are not started"),
             ));
         }
+        // What has run meanwhile is told, or a successor would run it again.
+        self.pace = store::Pace::default();
+        self.ask_store(now, effects);
         self.jobs.close();
         self.lasting.clear();
         effects.push(Effect::CancelRuns);

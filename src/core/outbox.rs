@@ -17,7 +17,7 @@ const RING: usize = 10_000;
 const TOUCHES: usize = 1000;
 
 /// The most stream entries in one transaction.
-const HAPPENINGS: usize = 256;
+pub const HAPPENINGS: usize = 256;
 
 /// What one transaction may hold, all hosts together; a host's share is taken off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -491,14 +491,24 @@ impl Outbox {
 
     /// Does anything wait to be written?
     pub fn is_idle(&self) -> bool {
+        self.is_quiet() && self.happened.is_empty() && self.dropped == 0
+    }
+
+    /// The same, but for entries for the streams.
+    fn is_quiet(&self) -> bool {
         self.dirty.is_empty()
-            && self.happened.is_empty()
-            && self.dropped == 0
             && self.notices.is_empty()
             && self.touches.is_empty()
             && self.names_left.is_empty()
             && self.closing.is_none()
             && !self.fields.is_empty()
+    }
+
+    /// How many beginnings and ends of commands wait, if nothing else does.
+    pub fn runs(&self) -> Option<usize> {
+        let mut happened = self.happened.iter();
+        let only = happened.all(|happening| matches!(happening, Happening::Run(_)));
+        (only && self.is_quiet()).then_some(self.happened.len())
     }
 
     /// How many containers wait, if nothing else does and nobody is told of each of them: before the first report is done.

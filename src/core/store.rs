@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::engine::Predecessor;
 use super::link::{Flight, Tenancy};
-use super::outbox::{Outbox, Room};
+use super::outbox::{HAPPENINGS, Outbox, Room};
 use super::{Core, Effect, Level, Site, StoreReply, StoreRequest, Time};
 use crate::model::EngineIndex;
 use crate::store::keys::field;
@@ -21,6 +21,12 @@ const ROOM: Room = Room {
 
 /// How long a first report's containers wait for others to fill their transaction: an engine answers some ten inspects meanwhile.
 const GATHER: Time = Time::from_millis(10);
+
+/// Of the transactions that tell of nothing but beginnings and ends of commands, one may begin in so long: in a burst each command would have its own.
+const PACE: Time = Time::from_millis(5);
+
+/// After a quiet time so many of them may begin at once.
+const CREDIT: u32 = 4;
 
 /// A lease lives 10 s after its agent's last word, and is asked for twice a second.
 const LAST_LEASE: Time = Time::from_secs(11);
@@ -423,24 +429,24 @@ impl Core {
         effects.extend(request.map(Effect::Store));
     }
 
-    /// Is it worth the time to wait for more before the next transaction is built? Most of what a small one costs is not its containers'.
+    /// Is it worth the time to wait for more before the next transaction is built? Most of what a small one costs is not its content's.
     fn gathers(&mut self, now: Time) -> bool {
-        let outboxes = self
-            .writable
-            .iter()
-            .map(|index| &self.sites[index.at()].outbox);
-        let waiting = outboxes
-            .map(Outbox::gathers)
-            .try_fold(0, |sum, containers| {
-                containers
-                    .map(|containers| sum + containers)
-                    .filter(|sum| *sum < ROOM.containers)
-            });
-        if self.writable.is_empty() || waiting.is_none() || self.waiting_bytes >= ROOM.bytes {
+        let count = |of: fn(&Outbox) -> Option<usize>| -> Option<usize> {
+            let hosts = self.writable.iter();
+            hosts.map(|index| of(&self.sites[index.at()].outbox)).sum()
+        };
+        let runs = count(Outbox::runs).is_some_and(|runs| (1..HAPPENINGS).contains(&runs));
+        let report = count(Outbox::gathers).is_some_and(|waiting| waiting < ROOM.containers);
+        if self.writable.is_empty() || self.waiting_bytes >= ROOM.bytes {
             self.gather_until = None;
-            return false;
+        } else if runs {
+            self.gather_until = self.pace.next(now);
+        } else if report {
+            self.gather_until.get_or_insert(now + GATHER);
+        } else {
+            self.gather_until = None;
         }
-        now < *self.gather_until.get_or_insert(now + GATHER)
+        self.gather_until.is_some_and(|until| now < until)
     }
 
     /// The next transaction: a share of each host that has something to write, in turns.
@@ -523,6 +529,26 @@ impl Core {
             Some(first) => last.map(|last| last.min(first - 1)),
             None => last,
         }
+    }
+}
+
+/// How soon a transaction may begin that only tells of commands.
+#[derive(Default, Debug)]
+pub(super) struct Pace {
+    /// When the whole credit is back.
+    full_at: Time,
+}
+
+impl Pace {
+    /// Counts one more, or says when that may be.
+    fn next(&mut self, now: Time) -> Option<Time> {
+        let full_at = self.full_at.max(now) + PACE;
+        let until = full_at.saturating_sub(PACE * CREDIT);
+        if now < until {
+            return Some(until);
+        }
+        self.full_at = full_at;
+        None
     }
 }
 

@@ -5,6 +5,8 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant, SystemTime};
 
+use redis::Connection;
+
 use crate::engine::Engine;
 use crate::engine::containers::Spec;
 use crate::engine::http::Place;
@@ -235,16 +237,21 @@ pub fn ids(engine: &Engine) -> Vec<String> {
 }
 
 /// Length of a stream.
-pub fn length(redis: &Redis, stream: &str) -> usize {
-    ask(&mut redis.connect(), &["XLEN", stream]).expect("XLEN")
+pub fn length(connection: &mut Connection, stream: &str) -> usize {
+    ask(connection, &["XLEN", stream]).expect("XLEN")
 }
 
 /// Waits for what is being timed, and so looks each millisecond.
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn until(what: &str, condition: impl FnMut() -> bool) {
+    until_by(Duration::from_millis(1), what, condition);
+}
+
+/// Looks only so often, where looking takes part of what is measured.
+pub fn until_by(every: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "{what}: not in time");
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(every);
     }
 }
 
