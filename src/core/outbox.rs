@@ -504,11 +504,16 @@ impl Outbox {
             && !self.fields.is_empty()
     }
 
+    /// How many entries for the streams wait, if nothing else does.
+    pub fn entries(&self) -> Option<usize> {
+        self.is_quiet().then_some(self.happened.len())
+    }
+
     /// How many beginnings and ends of commands wait, if nothing else does.
     pub fn runs(&self) -> Option<usize> {
         let mut happened = self.happened.iter();
         let only = happened.all(|happening| matches!(happening, Happening::Run(_)));
-        (only && self.is_quiet()).then_some(self.happened.len())
+        self.entries().filter(|_| only)
     }
 
     /// How many containers wait, if nothing else does and nobody is told of each of them: before the first report is done.

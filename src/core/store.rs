@@ -19,7 +19,8 @@ const ROOM: Room = Room {
     bytes: 256 << 10,
 };
 
-/// How long a first report's containers wait for others to fill their transaction: an engine answers some ten inspects meanwhile.
+/// How long a first report's containers wait for others to fill their transaction, and events for the look that they led to: an engine answers
+/// some ten inspects meanwhile.
 const GATHER: Time = Time::from_millis(10);
 
 /// Of the transactions that tell of nothing but beginnings and ends of commands, one may begin in so long: in a burst each command would have its own.
@@ -437,11 +438,15 @@ impl Core {
         };
         let runs = count(Outbox::runs).is_some_and(|runs| (1..HAPPENINGS).contains(&runs));
         let report = count(Outbox::gathers).is_some_and(|waiting| waiting < ROOM.containers);
+        // What an event led to is written with the event, as soon as the engine has said what that is.
+        let events = count(Outbox::entries).is_some_and(|entries| entries < HAPPENINGS);
+        let mut hosts = self.writable.iter();
+        let events = events && hosts.all(|index| self.sites[index.at()].engine.is_asked());
         if self.writable.is_empty() || self.waiting_bytes >= ROOM.bytes {
             self.gather_until = None;
         } else if runs {
             self.gather_until = self.pace.next(now);
-        } else if report {
+        } else if report || events {
             self.gather_until.get_or_insert(now + GATHER);
         } else {
             self.gather_until = None;

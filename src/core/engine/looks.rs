@@ -145,6 +145,11 @@ impl Engine {
         false
     }
 
+    /// Is an answer to an inspect on its way?
+    pub fn is_asked(&self) -> bool {
+        !self.asks.is_empty()
+    }
+
     /// How many answers to inspects may arrive at any moment; none from an engine that has not answered for a while.
     pub fn expected(&self, now: Time) -> usize {
         match self.asks_moved + STUCK > now {
