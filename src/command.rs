@@ -9,7 +9,8 @@
 //! leave a daemon behind says so with `setsid`; such a process is never signalled, nor waited for even where it holds the pipe.
 //!
 //! No `pre_exec` and no search of the `PATH` by std: either makes it fork instead of calling `posix_spawn`, which costs 50 ms a run in a large
-//! process. Another `user` does so too, and only then.
+//! process. Another `user` does so too, and only then. In the static binary one shell starts at a time all the same: musl's `posix_spawn` holds a lock
+//! of the whole process until the shell's `exec`, where glibc's holds none.
 
 mod cancel;
 mod group;
