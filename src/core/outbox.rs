@@ -583,6 +583,7 @@ impl Outbox {
             self.fields.clear();
         } else {
             let all = closing || self.fields.is_empty();
+            batch.enlist = self.fields.is_empty();
             for (name, value) in fields(self, all) {
                 if self.fields.get(name) != Some(&value) {
                     self.fields.insert(name, value.clone());
@@ -591,6 +592,7 @@ impl Outbox {
             }
             // Without the engine's word nobody knows them.
             if batch.stamp {
+                batch.enlist = true;
                 batch.fields_left = std::mem::take(&mut self.foreign_fields);
                 let ours = &self.fields;
                 batch
@@ -671,11 +673,10 @@ impl Outbox {
 
     fn put(&mut self, id: ContainerId, document: Arc<Document>, old: Stored) -> Put {
         let new = &document.summary;
-        if !new.name.is_empty()
-            && let Some(other) = self.names.insert(new.name.clone(), id.clone())
-        {
-            self.robbed.push(other);
-        }
+        let other = match new.name.is_empty() {
+            true => None,
+            false => self.names.insert(new.name.clone(), id.clone()),
+        };
         let stays = new.running && old.image.as_ref() == Some(&new.image);
         let stored = Stored {
             digest: Some(document.digest),
@@ -684,12 +685,20 @@ impl Outbox {
             running: new.running,
             imaged: new.running,
         };
+        let of_old = Stored {
+            digest: stored.digest,
+            ..old.clone()
+        };
+        // Where anything of it is in doubt its old document is not known.
+        let placed = old.digest.is_some() && of_old == stored && other.is_none();
+        self.robbed.extend(other);
         self.count(&stored);
         self.stored.insert(id.clone(), stored);
         Put {
             id,
             image_left: old.image.filter(|_| !stays),
             document,
+            placed,
         }
     }
 

@@ -26,6 +26,33 @@ impl Commands {
         self.ends.push(self.bytes.len());
     }
 
+    /// Appends one of these words, straight into the memory from where it is sent.
+    pub fn push_words<'w>(&mut self, words: impl Iterator<Item = &'w str> + Clone) {
+        self.head(b'*', words.clone().count());
+        for word in words {
+            self.head(b'$', word.len());
+            self.bytes.extend_from_slice(word.as_bytes());
+            self.bytes.extend_from_slice(b"\r\n");
+        }
+        self.ends.push(self.bytes.len());
+    }
+
+    /// What stands before words, and before each: how many there are, and how long it is.
+    fn head(&mut self, sign: u8, number: usize) {
+        self.bytes.push(sign);
+        let begin = self.bytes.len();
+        let mut rest = number;
+        loop {
+            self.bytes.push(b'0' + (rest % 10) as u8);
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.bytes[begin..].reverse();
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -99,7 +126,8 @@ mod tests {
     #[test]
     fn they_come_out_as_they_went_in() {
         let commands = [plain(&["PING"]), plain(&["SET", "a\r\n", ""])];
-        let all = Commands::of(&commands);
+        let mut all = Commands::of(&commands[..1]);
+        all.push_words(["SET", "a\r\n", ""].into_iter());
         let expected = b"*1\r\n$4\r\nPING\r\n*3\r\n$3\r\nSET\r\n$3\r\na\r\n\r\n$0\r\n\r\n";
         assert_eq!(all.bytes(), expected);
         assert_eq!((all.len(), all.is_empty()), (2, false));
@@ -120,5 +148,16 @@ mod tests {
             assert!(pieces.get(at).args_iter().eq(command.args_iter()));
         }
         assert_eq!(pieces.get(3).args_iter().count(), 0);
+    }
+
+    #[test]
+    fn words_are_written_as_the_library_does() {
+        for length in [0, 1, 9, 10, 99, 100, 101, 1_234, 100_000] {
+            let long = "ä".repeat(length);
+            let words: Vec<&str> = std::iter::repeat_n(&*long, length % 200 + 1).collect();
+            let mut ours = Commands::default();
+            ours.push_words(words.iter().copied());
+            assert_eq!(ours.bytes(), plain(&words).get_packed_command());
+        }
     }
 }

@@ -31,28 +31,34 @@ pub(super) struct Encoder<'a> {
     pub now: Duration,
     /// The commands so far.
     pub commands: Commands,
-    /// What a container's commands are put together in.
-    pub scratch: Cmd,
     /// Which containers were touched, with the place of the first of the two commands that do it.
     pub touched: Vec<(usize, EngineIndex, ContainerId)>,
 }
 
 impl Encoder<'_> {
-    /// Appends the commands of one host's share; `identity` is the engine's, where it is known.
-    pub fn host(&mut self, host: &str, identity: Option<&str>, batch: &HostBatch) {
+    /// Appends the commands of one host's share; `identity` is the engine's, where it is known, and `mark` what the share is known by should its reply be
+    /// lost.
+    pub fn host(
+        &mut self,
+        host: &str,
+        identity: Option<&str>,
+        mark: Option<&str>,
+        batch: &HostBatch,
+    ) {
         let names_left = batch.names_left.iter().map(|name| &**name);
-        self.many("HDEL", self.keys.names(host), names_left);
+        self.many("HDEL", &self.keys.names(host), names_left);
         self.drops(host, &batch.drops);
         for put in &batch.puts {
             self.document(host, put);
         }
-        self.memberships(host, &batch.puts);
+        let moved = batch.puts.iter().filter(|put| !put.placed);
+        self.memberships(host, &moved.collect::<Vec<_>>());
         for image in &batch.images_left {
             self.add(&["SREM", &self.keys.image_hosts(image), host]);
         }
         self.touches(batch);
         self.reassert(host, &batch.reassert);
-        self.fields(host, batch);
+        self.fields(host, mark, batch);
         self.renewals(host, batch);
         if batch.forget {
             self.forget(host, identity);
@@ -71,13 +77,13 @@ impl Encoder<'_> {
             .flat_map(|gone| [self.keys.container(&gone.id.0), self.keys.json(&gone.id.0)]);
         let keys: Vec<String> = keys.collect();
         if let Some((first, rest)) = keys.split_first() {
-            self.many("DEL", first.clone(), rest.iter().map(String::as_str));
+            self.many("DEL", first, rest.iter().map(String::as_str));
         }
         let ids = || drops.iter().map(|gone| gone.id.as_str());
-        self.many("SREM", self.keys.host_containers(host), ids());
-        self.many("SREM", self.keys.host_stopped(host), ids());
-        self.many("SREM", self.keys.containers(), ids());
-        self.many("HDEL", self.keys.manifest(host), ids());
+        self.many("SREM", &self.keys.host_containers(host), ids());
+        self.many("SREM", &self.keys.host_stopped(host), ids());
+        self.many("SREM", &self.keys.containers(), ids());
+        self.many("HDEL", &self.keys.manifest(host), ids());
         self.leave_images(
             drops
                 .iter()
@@ -88,30 +94,23 @@ impl Encoder<'_> {
     /// Takes containers out of the sets of images that they no longer run.
     fn leave_images<'b>(&mut self, left: impl Iterator<Item = (&'b Arc<str>, &'b ContainerId)>) {
         for (image, ids) in by_image(left) {
-            self.many("SREM", self.keys.image_containers(image), ids.into_iter());
+            self.many("SREM", &self.keys.image_containers(image), ids.into_iter());
         }
     }
 
     /// The two keys of one container, as if nothing had been there.
     fn document(&mut self, host: &str, put: &Put) {
         let (hash, json) = (self.keys.container(&put.id.0), self.keys.json(&put.id.0));
+        let (ttl, document) = (self.ttl_s.to_string(), &put.document);
         self.add(&["DEL", &hash, &json]);
-        let command = &mut self.scratch;
-        command.clear();
-        command.arg("HSET").arg(&hash);
-        for (name, value) in put.document.fields.iter() {
-            command.arg(name).arg(value);
-        }
-        command.arg(field::HOST).arg(host);
-        self.commands.push(command);
-        command.clear();
-        command.arg("SET").arg(&json).arg(&*put.document.json);
-        command.arg("EX").arg(self.ttl_s);
-        self.commands.push(command);
-        self.expire(&hash, self.ttl_s);
+        let fields = document.fields.iter().chain([(field::HOST, host)]);
+        let fields = fields.flat_map(|(name, value)| [name, value]);
+        self.many("HSET", &hash, fields);
+        self.add(&["SET", &json, &document.json, "EX", &ttl]);
+        self.add(&["EXPIRE", &hash, &ttl]);
     }
 
-    fn memberships(&mut self, host: &str, puts: &[Put]) {
+    fn memberships(&mut self, host: &str, puts: &[&Put]) {
         if puts.is_empty() {
             return;
         }
@@ -132,7 +131,7 @@ impl Encoder<'_> {
         );
         self.many(
             "SREM",
-            self.keys.host_stopped(host),
+            &self.keys.host_stopped(host),
             up.iter().map(|id| &**id),
         );
         self.grow(
@@ -142,10 +141,10 @@ impl Encoder<'_> {
         );
         self.many(
             "SREM",
-            self.keys.host_containers(host),
+            &self.keys.host_containers(host),
             down.iter().map(|id| &**id),
         );
-        self.many("SREM", self.keys.containers(), down.iter().map(|id| &**id));
+        self.many("SREM", &self.keys.containers(), down.iter().map(|id| &**id));
         self.running(
             host,
             running
@@ -158,14 +157,14 @@ impl Encoder<'_> {
             .filter(|put| !put.document.summary.name.is_empty())
             .flat_map(|put| [&*put.document.summary.name, put.id.as_str()]);
         let key = self.keys.names(host);
-        if self.many("HSET", key.clone(), names) {
+        if self.many("HSET", &key, names) {
             self.expire(&key, self.ttl_s);
         }
         let images = puts
             .iter()
             .flat_map(|put| [put.id.as_str(), &*put.document.summary.image]);
         let key = self.keys.manifest(host);
-        self.many("HSET", key.clone(), images);
+        self.many("HSET", &key, images);
         self.expire(&key, self.shared_ttl_s);
     }
 
@@ -208,7 +207,7 @@ impl Encoder<'_> {
         self.grow(self.keys.host_containers(host), ids, self.ttl_s);
         let images = running.iter().flat_map(|(id, image)| [id.as_str(), image]);
         let key = self.keys.manifest(host);
-        if self.many("HSET", key.clone(), images) {
+        if self.many("HSET", &key, images) {
             self.expire(&key, self.shared_ttl_s);
         }
     }
@@ -223,7 +222,7 @@ impl Encoder<'_> {
     }
 
     /// The host's hash, and with it its place among the hosts.
-    fn fields(&mut self, host: &str, batch: &HostBatch) {
+    fn fields(&mut self, host: &str, mark: Option<&str>, batch: &HostBatch) {
         let now = self.now.as_secs().to_string();
         let fields = batch
             .fields
@@ -231,11 +230,14 @@ impl Encoder<'_> {
             .map(|(name, value)| (*name, value.as_str()))
             .chain(batch.stamp.then_some((field::LAST_UPDATE, now.as_str())))
             .flat_map(|(name, value)| [name, value]);
+        let fields = fields.chain(mark.into_iter().flat_map(|mark| [field::LAST_BATCH, mark]));
         let key = self.keys.host(host);
         let left = batch.fields_left.iter().map(String::as_str);
-        self.many("HDEL", key.clone(), left);
-        if self.many("HSET", key.clone(), fields) {
+        self.many("HDEL", &key, left);
+        if self.many("HSET", &key, fields) {
             self.expire(&key, self.host_ttl_s);
+        }
+        if batch.enlist {
             self.grow(self.keys.hosts(), [host].into_iter(), self.shared_ttl_s);
         }
         if let Some(resume) = batch.resume_ns {
@@ -345,35 +347,39 @@ impl Encoder<'_> {
 
     /// Appends a command of plain words.
     fn add(&mut self, words: &[&str]) {
-        self.commands.push(&plain(words));
+        self.commands.push_words(words.iter().copied());
     }
 
     /// Appends a command with a key and all these words, unless there are none.
-    fn many<'b>(&mut self, name: &str, key: String, words: impl Iterator<Item = &'b str>) -> bool {
-        let mut command = redis::cmd(name);
-        command.arg(key);
-        let bare = command.args_iter().len();
-        for word in words {
-            command.arg(word);
+    fn many<'a, 'b: 'a>(
+        &mut self,
+        name: &'a str,
+        key: &'a str,
+        words: impl Iterator<Item = &'b str> + Clone,
+    ) -> bool {
+        let any = words.clone().next().is_some();
+        if any {
+            let words = words.map(|word| -> &'a str { word });
+            let words = [name, key].into_iter().chain(words);
+            self.commands.push_words(words);
         }
-        let full = command.args_iter().len() > bare;
-        if full {
-            self.commands.push(&command);
-        }
-        full
+        any
     }
 
     /// Adds members to a set and renews its time to live, unless there are none.
-    fn grow<'b>(&mut self, key: String, members: impl Iterator<Item = &'b str>, ttl_s: u64) {
-        if self.many("SADD", key.clone(), members) {
+    fn grow<'b>(
+        &mut self,
+        key: String,
+        members: impl Iterator<Item = &'b str> + Clone,
+        ttl_s: u64,
+    ) {
+        if self.many("SADD", &key, members) {
             self.expire(&key, ttl_s);
         }
     }
 
     fn expire(&mut self, key: &str, seconds: u64) {
-        let mut command = redis::cmd("EXPIRE");
-        command.arg(key).arg(seconds);
-        self.commands.push(&command);
+        self.add(&["EXPIRE", key, &seconds.to_string()]);
     }
 }
 
@@ -416,12 +422,13 @@ mod tests {
             stream_maxlen: 10_000,
             now: Duration::new(1_700_000_000, 5),
             commands: Commands::default(),
-            scratch: Cmd::new(),
             touched: Vec::new(),
         };
         let mut batch = HostBatch::new(EngineIndex(0));
         fill(&mut batch);
-        encoder.host("h", Some("E@m"), &batch);
+        let told = !batch.happened.is_empty() && !batch.forget;
+        let mark = Some("boot:7").filter(|_| told);
+        encoder.host("h", Some("E@m"), mark, &batch);
         for (place, _, id) in &encoder.touched {
             let command = encoder.commands.get(*place);
             let words: Vec<_> = command.args_iter().map(word).collect();
@@ -506,6 +513,28 @@ SREM p:images:old:hosts h";
     }
 
     #[test]
+    fn what_stands_in_its_place_is_not_put_there_again() {
+        let text = lines(|share| {
+            let mut changed = put("c1", "i");
+            changed.placed = true;
+            share.puts = vec![changed];
+            share.happened = vec![Happening::Gap {
+                dropped: 0,
+                reason: "none".into(),
+            }];
+        });
+        let expected = "\
+DEL p:containers:c1 p:containers:c1:json
+HSET p:containers:c1 name /name-c1 config_image i host h
+SET p:containers:c1:json {\"Id\":\"c1\"} EX 360
+EXPIRE p:containers:c1 360
+HSET p:hosts:h last_batch boot:7
+EXPIRE p:hosts:h 360
+XADD p:events MAXLEN ~ 10000 * host h type docker-cache action gap reason none dropped 0 time 1700000000000000005";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
     fn drops_take_everything_along() {
         let text = lines(|share| {
             let unknown = Gone {
@@ -535,6 +564,7 @@ PUBLISH p_events delete_container:h:c1";
             share.reassert = vec![("c1".into(), "i".into())];
             share.fields = vec![("containers_running", "2".to_owned())];
             share.stamp = true;
+            share.enlist = true;
             share.renew = true;
             share.renew_shared = true;
             share.resume_ns = Some(7);

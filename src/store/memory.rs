@@ -611,6 +611,7 @@ mod tests {
                 .push((reassert.as_str().into(), image(dice).into()));
             share.fields.push(("status", dice.below(9).to_string()));
             share.fields.push(("update_interval", "1".to_owned()));
+            share.enlist = dice.below(2) == 0;
             share.renew = true;
         })
     }

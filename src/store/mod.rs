@@ -200,6 +200,8 @@ pub struct HostBatch {
     pub fields: Vec<(&'static str, String)>,
     /// Fields of the host's hash that do not belong there.
     pub fields_left: Vec<String>,
+    /// Say that this host is one of those that report.
+    pub enlist: bool,
     /// Move `last_update` to the store's own clock.
     pub stamp: bool,
     /// Renew the time to live of the host's own keys.
@@ -229,6 +231,7 @@ impl HostBatch {
             reassert: Vec::new(),
             fields: Vec::new(),
             fields_left: Vec::new(),
+            enlist: false,
             stamp: false,
             renew: false,
             renew_shared: false,
@@ -249,6 +252,8 @@ pub struct Put {
     pub document: Arc<Document>,
     /// The image that the store has it under now, where that is another (or where it ran and no longer does).
     pub image_left: Option<Arc<str>>,
+    /// All but the document stands in the store already: whether it runs, its image and its name.
+    pub placed: bool,
 }
 
 /// A container to remove.

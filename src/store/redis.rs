@@ -144,7 +144,7 @@ impl RedisStore {
             stream_maxlen: self.options.stream_maxlen,
             now: self.now(),
             commands: Commands::default(),
-            scratch: Cmd::new(),
+
             touched: Vec::new(),
         }
     }
@@ -270,23 +270,19 @@ impl Store for RedisStore {
 
     fn apply(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
         self.begin();
-        let mut encoder = self.encoder();
-        for share in &batch.hosts {
-            let identity = self.held.get(&share.host);
-            let identity = identity.and_then(|hold| hold.identity.as_deref());
-            encoder.host(self.host(share.host), identity, share);
-        }
-        let host_ttl_s = encoder.host_ttl_s.to_string();
-        let (mut body, touched) = (encoder.commands, encoder.touched);
         // A stream's entry is there twice if the transaction is run twice, so one whose reply was lost must be known by more than its lease.
         let told = |share: &&HostBatch| !share.happened.is_empty() && !share.forget;
         let told = batch.hosts.iter().find(told).map(|share| share.host);
         let mark = told.map(|host| (host, format!("{}:{}", self.options.boot, self.sequence)));
-        if let Some((host, mark)) = &mark {
-            let key = self.keys.host(self.host(*host));
-            body.push(&plain(&["HSET", &key, field::LAST_BATCH, mark]));
-            body.push(&plain(&["EXPIRE", &key, &host_ttl_s]));
+        let mut encoder = self.encoder();
+        for share in &batch.hosts {
+            let identity = self.held.get(&share.host);
+            let identity = identity.and_then(|hold| hold.identity.as_deref());
+            let mark = mark.as_ref().filter(|(host, _)| *host == share.host);
+            let mark = mark.map(|(_, mark)| mark.as_str());
+            encoder.host(self.host(share.host), identity, mark, share);
         }
+        let (body, touched) = (encoder.commands, encoder.touched);
         let mut images: Vec<String> = batch
             .hosts
             .iter()

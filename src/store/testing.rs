@@ -283,6 +283,7 @@ pub fn put_with(id: &str, image: &str, running: bool, fields: &[(&str, &str)]) -
             },
         }),
         image_left: None,
+        placed: false,
     }
 }
 
@@ -308,6 +309,7 @@ pub fn report(host: u32, puts: Vec<Put>) -> Batch {
             ("status", "up".to_owned()),
             ("update_interval", "120".to_owned()),
         ];
+        share.enlist = true;
         share.stamp = true;
         share.renew = true;
         share.renew_shared = true;

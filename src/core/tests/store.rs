@@ -445,6 +445,9 @@ impl Store {
             expires: ttl,
         };
         self.keys.insert(id.to_owned(), key);
+        if put.placed {
+            return;
+        }
         if let Some(image) = &put.image_left {
             remove(&mut self.image_containers, image, &id.to_owned());
         }
@@ -485,8 +488,8 @@ impl Store {
         for (name, value) in &share.fields {
             host.fields.insert((*name).to_owned(), value.clone());
         }
+        host.known |= share.enlist;
         if !share.fields.is_empty() || share.stamp {
-            host.known = true;
             host.expires = host.expires.max(now + self.ttl);
         }
         if share.stamp {
