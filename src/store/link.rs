@@ -25,8 +25,11 @@ pub(super) struct Link {
 
 /// What carries the bytes.
 pub(super) trait Wire: Read + Write + Send {
-    /// No single read or write from now on may take longer.
-    fn limit(&self, limit: Duration) -> io::Result<()>;
+    /// No single read from now on may take longer.
+    fn limit_reads(&self, limit: Duration) -> io::Result<()>;
+
+    /// No single write either.
+    fn limit_writes(&self, limit: Duration) -> io::Result<()>;
 }
 
 /// Why no answer came.
@@ -86,15 +89,21 @@ pub(super) fn connect(place: &CachePlace, limit: Duration) -> io::Result<Box<dyn
 }
 
 impl Wire for TcpStream {
-    fn limit(&self, limit: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(limit))?;
+    fn limit_reads(&self, limit: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(limit))
+    }
+
+    fn limit_writes(&self, limit: Duration) -> io::Result<()> {
         self.set_write_timeout(Some(limit))
     }
 }
 
 impl Wire for UnixStream {
-    fn limit(&self, limit: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(limit))?;
+    fn limit_reads(&self, limit: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(limit))
+    }
+
+    fn limit_writes(&self, limit: Duration) -> io::Result<()> {
         self.set_write_timeout(Some(limit))
     }
 }
@@ -149,15 +158,12 @@ impl<'a> Timed<'a> {
             failure: None,
         }
     }
-
-    fn limit(&self) -> io::Result<()> {
-        self.wire.limit(left(self.deadline)?)
-    }
 }
 
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.limit().and_then(|()| self.wire.read(buffer));
+        let limited = left(self.deadline).and_then(|left| self.wire.limit_reads(left));
+        let count = limited.and_then(|()| self.wire.read(buffer));
         count.map_err(|error| {
             let error = timed_out(error);
             let kind = error.kind();
@@ -175,9 +181,8 @@ impl Write for Timed<'_> {
     }
 
     fn write_vectored(&mut self, buffers: &[IoSlice]) -> io::Result<usize> {
-        let count = self
-            .limit()
-            .and_then(|()| self.wire.write_vectored(buffers));
+        let limited = left(self.deadline).and_then(|left| self.wire.limit_writes(left));
+        let count = limited.and_then(|()| self.wire.write_vectored(buffers));
         count.map_err(timed_out)
     }
 

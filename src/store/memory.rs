@@ -143,7 +143,11 @@ struct Connection {
 }
 
 impl Wire for Connection {
-    fn limit(&self, _: Duration) -> io::Result<()> {
+    fn limit_reads(&self, _: Duration) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn limit_writes(&self, _: Duration) -> io::Result<()> {
         Ok(())
     }
 }
