@@ -685,12 +685,11 @@ impl Outbox {
             running: new.running,
             imaged: new.running,
         };
-        let of_old = Stored {
-            digest: stored.digest,
-            ..old.clone()
-        };
         // Where anything of it is in doubt its old document is not known.
-        let placed = old.digest.is_some() && of_old == stored && other.is_none();
+        let known = old.digest.is_some();
+        let place = |of: &Stored| (of.running, of.imaged, of.image.clone());
+        let placed = known && place(&old) == place(&stored);
+        let named = known && old.name == stored.name && other.is_none();
         self.robbed.extend(other);
         self.count(&stored);
         self.stored.insert(id.clone(), stored);
@@ -699,6 +698,7 @@ impl Outbox {
             image_left: old.image.filter(|_| !stays),
             document,
             placed,
+            named,
         }
     }
 

@@ -53,6 +53,7 @@ impl Encoder<'_> {
         }
         let moved = batch.puts.iter().filter(|put| !put.placed);
         self.memberships(host, &moved.collect::<Vec<_>>());
+        self.names(host, &batch.puts);
         for image in &batch.images_left {
             self.add(&["SREM", &self.keys.image_hosts(image), host]);
         }
@@ -152,20 +153,23 @@ impl Encoder<'_> {
                 .map(|put| (&put.id, &put.document.summary.image)),
         );
 
-        let names = puts
-            .iter()
-            .filter(|put| !put.document.summary.name.is_empty())
-            .flat_map(|put| [&*put.document.summary.name, put.id.as_str()]);
-        let key = self.keys.names(host);
-        if self.many("HSET", &key, names) {
-            self.expire(&key, self.ttl_s);
-        }
         let images = puts
             .iter()
             .flat_map(|put| [put.id.as_str(), &*put.document.summary.image]);
         let key = self.keys.manifest(host);
         self.many("HSET", &key, images);
         self.expire(&key, self.shared_ttl_s);
+    }
+
+    fn names(&mut self, host: &str, puts: &[Put]) {
+        let names = puts
+            .iter()
+            .filter(|put| !put.named && !put.document.summary.name.is_empty())
+            .flat_map(|put| [&*put.document.summary.name, put.id.as_str()]);
+        let key = self.keys.names(host);
+        if self.many("HSET", &key, names) {
+            self.expire(&key, self.ttl_s);
+        }
     }
 
     /// Running containers' places in the shared sets.
@@ -504,10 +508,10 @@ SADD p:images:new:hosts h
 EXPIRE p:images:new:hosts 86400
 SADD p:images:new:containers c2
 EXPIRE p:images:new:containers 86400
-HSET p:hosts:h:names name-c1 c1 name-c2 c2 name-c3 c3 name-c4 c4
-EXPIRE p:hosts:h:names 360
 HSET p:hosts:h:manifest c1 i c2 new c3 i c4 new
 EXPIRE p:hosts:h:manifest 86400
+HSET p:hosts:h:names name-c1 c1 name-c2 c2 name-c3 c3 name-c4 c4
+EXPIRE p:hosts:h:names 360
 SREM p:images:old:hosts h";
         assert_eq!(text, expected);
     }
@@ -517,7 +521,10 @@ SREM p:images:old:hosts h";
         let text = lines(|share| {
             let mut changed = put("c1", "i");
             changed.placed = true;
-            share.puts = vec![changed];
+            let mut renamed = changed.clone();
+            renamed.id = "c2".into();
+            changed.named = true;
+            share.puts = vec![changed, renamed];
             share.happened = vec![Happening::Gap {
                 dropped: 0,
                 reason: "none".into(),
@@ -528,6 +535,12 @@ DEL p:containers:c1 p:containers:c1:json
 HSET p:containers:c1 name /name-c1 config_image i host h
 SET p:containers:c1:json {\"Id\":\"c1\"} EX 360
 EXPIRE p:containers:c1 360
+DEL p:containers:c2 p:containers:c2:json
+HSET p:containers:c2 name /name-c1 config_image i host h
+SET p:containers:c2:json {\"Id\":\"c1\"} EX 360
+EXPIRE p:containers:c2 360
+HSET p:hosts:h:names name-c1 c2
+EXPIRE p:hosts:h:names 360
 HSET p:hosts:h last_batch boot:7
 EXPIRE p:hosts:h 360
 XADD p:events MAXLEN ~ 10000 * host h type docker-cache action gap reason none dropped 0 time 1700000000000000005";

@@ -252,8 +252,10 @@ pub struct Put {
     pub document: Arc<Document>,
     /// The image that the store has it under now, where that is another (or where it ran and no longer does).
     pub image_left: Option<Arc<str>>,
-    /// All but the document stands in the store already: whether it runs, its image and its name.
+    /// Whether it runs, and under which image, stands in the store already,
     pub placed: bool,
+    /// and so does its name.
+    pub named: bool,
 }
 
 /// A container to remove.

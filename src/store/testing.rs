@@ -284,6 +284,7 @@ pub fn put_with(id: &str, image: &str, running: bool, fields: &[(&str, &str)]) -
         }),
         image_left: None,
         placed: false,
+        named: false,
     }
 }
 

@@ -445,6 +445,10 @@ impl Store {
             expires: ttl,
         };
         self.keys.insert(id.to_owned(), key);
+        if !put.named {
+            let names = &mut self.hosts[at].names;
+            names.insert(summary.name.to_string(), id.to_owned());
+        }
         if put.placed {
             return;
         }
@@ -453,7 +457,6 @@ impl Store {
         }
         let host = &mut self.hosts[at];
         host.expires = host.expires.max(ttl);
-        host.names.insert(summary.name.to_string(), id.to_owned());
         host.manifest
             .insert(id.to_owned(), summary.image.to_string());
         if summary.running {
