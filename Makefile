@@ -17,6 +17,7 @@ test: ## all tests
 	@sh packaging/make/test.sh
 
 bench: ## the agent beside the least that the same work can take
+	@$(LIB); need redis-server redis-server
 	@sh packaging/make/static.sh >&2 || echo 'no static agent here: measuring an ordinary one' >&2
 	@cargo bench --quiet --locked --profile measure --bench bench -- $(ROWS)
 

@@ -3,7 +3,7 @@
 //! One connection, used by the thread that calls, which waits for each request's answers. `fence` has the transactions, `open`, `take` and `rivals` the leases,
 //! `once` those of commands, `lost`, `sweep` and `search` what other agents left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -94,6 +94,8 @@ pub struct RedisStore {
     pub(super) sequence: u64,
     /// The transaction whose reply has not come.
     pub(super) pending: Option<Pending>,
+    /// Images that a host ceased to run, and that may have to leave the set of all: behind the next transaction, should its reply be lost the one after it.
+    emptied: BTreeSet<String>,
     /// Hosts of a transaction that ran in part.
     pub(super) spoilt: Vec<EngineIndex>,
     /// Redis's clock, and when it was read.
@@ -123,6 +125,7 @@ impl RedisStore {
             armed: BTreeMap::new(),
             sequence: 0,
             pending: None,
+            emptied: BTreeSet::new(),
             spoilt: Vec::new(),
             clock: None,
         }
@@ -283,14 +286,9 @@ impl Store for RedisStore {
             encoder.host(self.host(share.host), identity, mark, share);
         }
         let (body, touched) = (encoder.commands, encoder.touched);
-        let mut images: Vec<String> = batch
-            .hosts
-            .iter()
-            .flat_map(|share| &share.images_left)
-            .map(|image| image.to_string())
-            .collect();
-        images.sort_unstable();
-        images.dedup();
+        let left = batch.hosts.iter().flat_map(|share| &share.images_left);
+        self.emptied.extend(left.map(|image| image.to_string()));
+        let images: Vec<String> = self.emptied.iter().cloned().collect();
         let leaving = batch.hosts.iter().filter(|share| share.forget);
         let transaction = Transaction {
             hosts: batch.hosts.iter().map(|share| share.host).collect(),
@@ -306,6 +304,9 @@ impl Store for RedisStore {
         };
         if let Some((_, counts)) = then.split_first() {
             self.leave_images(&images, counts);
+        }
+        if self.broken.is_none() {
+            self.emptied.clear();
         }
         let renewed = |place: usize| replies.get(place).and_then(number) == Some(1);
         let missing = touched

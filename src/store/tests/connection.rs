@@ -56,6 +56,20 @@ fn after_a_lost_reply_open_says_whether_it_ran() {
     let opened = store.open().expect("open");
     assert_eq!((opened.ran, opened.lost), (None, vec![A]));
 
+    // What was to follow the lost reply follows the next one.
+    store.take(&claims(&[0])).expect("take");
+    done(store.apply(&report(0, vec![put("c4", "old")])));
+    cut(0);
+    let leave = batch(0, |share| {
+        share.drops = vec![gone("c4", "old")];
+        share.images_left = vec!["old".into()];
+    });
+    store.apply(&leave).expect_err("the answer was cut");
+    store.open().expect("open");
+    assert_eq!(client.list("SMEMBERS docker:images"), ["old"]);
+    done(store.apply(&report(0, vec![])));
+    assert_eq!(client.list("SMEMBERS docker:images"), [] as [&str; 0]);
+
     // A lost heartbeat is nobody's question, and costs nobody a lease.
     store.take(&claims(&[0])).expect("take");
     cut(0);
