@@ -91,8 +91,15 @@ pub struct Docker {
     pub before: BTreeSet<String>,
     /// Those that the stream dropped, and nobody has heard of since.
     pub dropped: BTreeSet<String>,
+    /// Those of them that stood beyond the end of a stream, which tells nothing so young. Where the clock was set back so far, nobody can know whether
+    /// the stream before dropped something.
+    pub hidden: BTreeSet<String>,
     /// Those that nobody can have heard of.
     pub unheard: BTreeSet<String>,
+    /// All events that were ever told and heard.
+    pub heard: BTreeSet<String>,
+    /// It had forgotten them all when a stream was opened anew.
+    pub forgot: bool,
 }
 
 impl Docker {
@@ -109,7 +116,10 @@ impl Docker {
             runs: Vec::new(),
             before: BTreeSet::new(),
             dropped: BTreeSet::new(),
+            hidden: BTreeSet::new(),
             unheard: BTreeSet::new(),
+            heard: BTreeSet::new(),
+            forgot: false,
         }
     }
 
@@ -138,6 +148,9 @@ impl Docker {
         let until_ns = hello.clock_ns + SPAN_NS;
         let young = |event: &&Event| event.time_ns >= since_ns;
         let mut wire: VecDeque<Event> = VecDeque::new();
+        let beyond = self.ring.iter().filter(|event| event.time_ns > until_ns);
+        let dropped = beyond.map(text).filter(|text| self.dropped.contains(text));
+        self.hidden.extend(dropped);
         let told = self.ring.iter().rev().take_while(young);
         for event in told.filter(|event| event.time_ns <= until_ns) {
             wire.push_front(event.clone());
