@@ -149,9 +149,7 @@ impl Continuity {
         match oldest.or(self.horizon_ns.map(|ns| ns - REACH_NS)) {
             Some(oldest) => Since::At {
                 oldest_ns: oldest.max(1),
-                newest_ns: self
-                    .newest_ns
-                    .max(remembered.or(self.horizon_ns).unwrap_or(0)),
+                newest_ns: self.told_ns().max(remembered).unwrap_or(0),
             },
             None => Since::Now,
         }
@@ -164,10 +162,14 @@ impl Continuity {
         if let Some((_, last_ns)) = unproven.and_then(|replay| replay.last) {
             return Some(last_ns);
         }
-        if self.newest_ns > 0 {
-            Some(self.newest_ns)
-        } else {
-            self.horizon_ns
+        self.told_ns()
+    }
+
+    /// The stamp of the newest event, or the time we began.
+    fn told_ns(&self) -> Option<i64> {
+        match self.newest_ns {
+            0 => self.horizon_ns,
+            newest_ns => Some(newest_ns),
         }
     }
 
@@ -343,9 +345,10 @@ impl Continuity {
             false => self.order.push_front((key, ns)),
         }
         self.seen.insert(key, ours);
-        // What a replay tells late is not where a successor is to take up. Otherwise an older stamp means that the engine's clock was set back.
+        // What a replay tells late is not where a successor is to take up, nor is what is no news: the engine may say its clock before its last event.
+        // Otherwise an older stamp means that its clock was set back.
         let replayed = self.replay.is_some() && self.connected_ns >= self.newest_ns;
-        if ns > self.newest_ns || !replayed {
+        if self.told_ns().is_none_or(|newest_ns| ns > newest_ns) || (ours && !replayed) {
             self.newest_ns = ns;
         }
     }

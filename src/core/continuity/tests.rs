@@ -580,3 +580,19 @@ fn what_the_engine_tells_ahead_of_its_clock_when_we_begin_is_old() {
     assert_eq!(judge(&mut stream, 5), (Verdict::Live, None));
     assert_eq!(judge_at(&mut stream, at(300), 301), (Verdict::Live, None));
 }
+
+#[test]
+fn what_is_no_news_does_not_move_back_where_a_successor_takes_up() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    judge(&mut stream, 2);
+    // An engine that says its clock just before its last event is asked for all it has.
+    stream.ended(T0 + 2 * SECOND);
+    stream.connected(at(2), T0 + 2 * SECOND - 100, true);
+    assert_eq!(judge(&mut stream, -100).0, Verdict::Old);
+    assert_eq!(stream.resume_ns(), Some(T0 + 2 * SECOND));
+    let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
+    stream.connected(at(0), T0 + 60 * SECOND, false);
+    assert_eq!(judge(&mut stream, 3).0, Verdict::Old);
+    assert_eq!(stream.resume_ns(), Some(T0 + 5 * SECOND));
+}
