@@ -256,8 +256,9 @@ impl Continuity {
         let seen = known.is_some();
         let connected = self.connected_at.unwrap_or(now);
         let clock_ns = self.connected_ns + now.saturating_sub(connected).as_nanos() as i64;
-        // The first stream begins at the engine's present, and shows as well what the engine told before its clock was set back to that.
-        let ahead = self.horizon_ns == Some(self.connected_ns)
+        // The first stream begins at the engine's present, and shows first what the engine told before its clock was set back to that.
+        let ahead = self.first.is_none()
+            && self.horizon_ns == Some(self.connected_ns)
             && now <= connected + REPLAY
             && event.time_ns > clock_ns + SLACK_NS;
         self.history = self
@@ -277,6 +278,8 @@ impl Continuity {
                 replay.reaches_back |= ns <= horizon_ns + 1;
                 let back = replay.back_ns.is_some();
                 let viewed = |(from, to)| from <= ns && ns <= to;
+                let from_before = ns <= horizon_ns && !(back && self.viewed_ns.is_some_and(viewed));
+                let ahead = !from_before && ns > clock_ns + SLACK_NS;
                 let descends = replay.landmark_ns.is_some() && ns + MARGIN_NS < replay.youngest_ns;
                 replay.youngest_ns = replay.youngest_ns.max(ns);
                 let moment = Moment {
@@ -288,8 +291,10 @@ impl Continuity {
                         .landmark_ns
                         .is_some_and(|landmark| (landmark..=landmark + 1).contains(&ns)),
                     live: ns > self.connected_ns && (!back || ns <= clock_ns + EARLY_NS),
-                    from_before: ns <= horizon_ns && !(back && self.viewed_ns.is_some_and(viewed)),
+                    ahead,
+                    from_before,
                     undecided: descends
+                        || ahead
                         || replay
                             .back_ns
                             .is_some_and(|from| from < ns && ns <= clock_ns + SLACK_NS),
@@ -368,6 +373,8 @@ struct Moment {
     landmark: bool,
     /// It is younger than the connection.
     live: bool,
+    /// The engine's clock has not come to its stamp: it was set back since.
+    ahead: bool,
     /// By its stamp it is older than what concerns us.
     from_before: bool,
     /// But the engine's clock was set back, and it may have happened since.
@@ -398,11 +405,11 @@ impl Replay {
                 return (Verdict::Old, None);
             }
         }
-        if event.live {
+        if event.live && (self.news || !event.ahead) {
             self.news = true;
             return (Verdict::Live, None);
         }
-        if event.from_before && !self.news {
+        if (event.from_before || event.ahead) && !self.news {
             self.undecided |= event.undecided;
             return (Verdict::Old, None);
         }

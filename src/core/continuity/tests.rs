@@ -596,3 +596,38 @@ fn what_is_no_news_does_not_move_back_where_a_successor_takes_up() {
     assert_eq!(judge(&mut stream, 3).0, Verdict::Old);
     assert_eq!(stream.resume_ns(), Some(T0 + 5 * SECOND));
 }
+
+#[test]
+fn a_clock_that_is_set_forward_when_we_begin_hides_nothing() {
+    let mut stream = begun();
+    assert_eq!(judge_at(&mut stream, at(1), 1), (Verdict::Live, None));
+    assert_eq!(judge_at(&mut stream, at(1), 300), (Verdict::Live, None));
+}
+
+#[test]
+fn what_the_engine_tells_ahead_of_its_clock_before_all_of_our_time_is_old() {
+    let mut stream = begun();
+    judge(&mut stream, 5);
+    stream.ended(T0 + 10 * SECOND);
+    // It was told before its clock was set back to our time, and is not beyond the end of this stream any more.
+    stream.connected(at(10), T0 + 10 * SECOND, true);
+    assert_eq!(judge_at(&mut stream, at(10), 300), (Verdict::Old, None));
+    assert_eq!(judge_at(&mut stream, at(10), 5), (Verdict::Seen, None));
+    // What follows is of our time: the clock may have been set forward.
+    assert_eq!(judge_at(&mut stream, at(10), 301).0, Verdict::Live);
+    assert_eq!(stream.replay_over(), None);
+}
+
+#[test]
+fn what_is_told_ahead_of_the_clock_is_a_gap_where_the_last_agents_last_event_is_not_found() {
+    for (found, gap) in [(true, None), (false, Some(Gap::Unlinked))] {
+        let mut stream = Continuity::new(Some(T0));
+        stream.connected(at(0), T0 + 4 * SECOND, false);
+        assert_eq!(judge(&mut stream, 300), (Verdict::Old, None));
+        if found {
+            assert_eq!(judge(&mut stream, 0), (Verdict::Old, None));
+        }
+        assert_eq!(judge(&mut stream, 2), (Verdict::Late, None));
+        assert_eq!(stream.replay_over(), gap);
+    }
+}
