@@ -76,6 +76,8 @@ pub struct Continuity {
     connected_ns: i64,
     /// When it was made by our own clock.
     connected_at: Option<Time>,
+    /// From this stamp on up to that of the connection it tells all the engine has.
+    asked_ns: i64,
     /// Between these stamps the engine has told all it had: what turns up there later happened since.
     viewed_ns: Option<(i64, i64)>,
     /// Until then, or until something happens, events up to this stamp are told late of before our time.
@@ -92,8 +94,6 @@ struct Replay {
     until: Time,
     /// The engine's clock was set back: from this stamp on stands what it told since, and perhaps what it told before our time.
     back_ns: Option<i64>,
-    /// From this stamp on up to that of the connection it tells all it has.
-    asked_ns: i64,
     /// The last event of the connection before that this one can tell again, with its stamp; `None` when there is none.
     last: Option<(u64, i64)>,
     /// What the engine tells behind the event of this stamp, the last agent's last, is news whatever its clock says.
@@ -136,6 +136,7 @@ impl Continuity {
             replay: None,
             connected_ns: 0,
             connected_at: None,
+            asked_ns: 0,
             viewed_ns: None,
             history: None,
             ended_ns: None,
@@ -179,6 +180,7 @@ impl Continuity {
         let began = self.connected_at.replace(now);
         let Some(horizon_ns) = self.horizon_ns else {
             self.horizon_ns = Some(clock_ns);
+            self.asked_ns = clock_ns;
             return;
         };
         // When its clock was set back, also where it has passed the horizon again, stamps do not tell what is of our time; the order in which the
@@ -198,8 +200,10 @@ impl Continuity {
             *to = (*to).max(self.ended_ns.filter(|_| !renewal).unwrap_or(clock_ns));
         }
         let remembered = self.order.iter().map(|(_, ns)| *ns).min();
-        let asked_ns = match remembered {
-            _ if clock_ns < remembered.unwrap_or(horizon_ns) => 1,
+        // A renewal was asked for before the last of what is remembered was told; it begins no later than what it renews.
+        self.asked_ns = match remembered {
+            _ if clock_ns < remembered.unwrap_or(horizon_ns).min(horizon_ns) => 1,
+            _ if renewal => self.asked_ns,
             Some(oldest) => oldest - MARGIN_NS,
             None => horizon_ns,
         };
@@ -221,7 +225,6 @@ impl Continuity {
             renewal,
             until: now + REPLAY,
             back_ns,
-            asked_ns,
             last,
             landmark_ns,
             hidden: landmark_ns.is_some_and(|ns| clock_ns < ns),
@@ -318,7 +321,7 @@ impl Continuity {
     /// The replay must be over by now: was the stretch that was seen before in it?
     pub fn replay_over(&mut self) -> Option<Gap> {
         let replay = self.replay.take()?;
-        let (from, to) = (replay.asked_ns, self.connected_ns);
+        let (from, to) = (self.asked_ns, self.connected_ns);
         self.viewed_ns = match self.viewed_ns {
             Some((old_from, old_to)) if from <= old_to && old_from <= to => {
                 Some((from.min(old_from), to.max(old_to)))

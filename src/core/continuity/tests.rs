@@ -631,3 +631,17 @@ fn what_is_told_ahead_of_the_clock_is_a_gap_where_the_last_agents_last_event_is_
         assert_eq!(stream.replay_over(), gap);
     }
 }
+
+#[test]
+fn a_renewal_that_was_asked_for_before_the_last_event_came_need_not_have_told_all() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    // The first event of all came when the renewal was asked for already, and the engine says its clock just before it.
+    stream.ended(T0 + SECOND);
+    stream.connected(at(1), T0 + SECOND - 100, true);
+    judge(&mut stream, 1);
+    assert_eq!(stream.replay_over(), None);
+    stream.ended(T0 - 3590 * SECOND);
+    stream.connected(at(10), T0 - 3590 * SECOND, true);
+    assert_eq!(judge_at(&mut stream, at(10), -5000).0, Verdict::Old);
+}
