@@ -277,8 +277,8 @@ impl Continuity {
                 let ns = event.time_ns;
                 replay.events += usize::from(ns <= self.connected_ns + FLIGHT_NS);
                 let horizon_ns = self.horizon_ns.unwrap_or(0);
-                // Where the last agent stopped may be just before an event.
-                replay.reaches_back |= ns <= horizon_ns + 1;
+                // Where the last agent stopped may be just before an event. Behind news, an older stamp means that the engine's clock was set back.
+                replay.reaches_back |= !replay.news && ns <= horizon_ns + 1;
                 let back = replay.back_ns.is_some();
                 let viewed = |(from, to)| from <= ns && ns <= to;
                 let from_before = ns <= horizon_ns && !(back && self.viewed_ns.is_some_and(viewed));

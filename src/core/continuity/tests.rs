@@ -645,3 +645,17 @@ fn a_renewal_that_was_asked_for_before_the_last_event_came_need_not_have_told_al
     stream.connected(at(10), T0 - 3590 * SECOND, true);
     assert_eq!(judge_at(&mut stream, at(10), -5000).0, Verdict::Old);
 }
+
+#[test]
+fn an_older_stamp_behind_news_is_no_sign_that_the_engine_remembers_where_the_last_agent_stopped() {
+    let mut stream = Continuity::new(Some(T0));
+    stream.connected(at(0), T0 + 900 * SECOND, false);
+    for n in 500..700 {
+        judge(&mut stream, n);
+    }
+    // The clock was set back, and forward again.
+    for n in (-200..-150).chain(800..850) {
+        assert_eq!(judge(&mut stream, n), (Verdict::Late, None));
+    }
+    assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+}
