@@ -34,6 +34,25 @@ impl Inferred {
         });
         place.and_then(|place| self.0.remove(place)).is_some()
     }
+
+    /// The engine's clock stands so: what happens from now on is stamped later, and is none of them, whatever the clock was when they were inferred.
+    pub(super) fn set_clock(&mut self, now_ns: i64) {
+        for (.., clock_ns) in &mut self.0 {
+            *clock_ns = now_ns.min(*clock_ns);
+        }
+    }
+
+    /// A replay told this, which nobody had inferred: the start that it tells behind an end, or the end behind a start, is not the inferred one either.
+    pub(super) fn outlived(&mut self, event: &Event) {
+        let other = match event.verb() {
+            "start" => "die",
+            "die" => "start",
+            _ => return,
+        };
+        let id = event.container();
+        self.0
+            .retain(|(of, word, _)| id != Some(of.as_str()) || **word != *other);
+    }
 }
 
 impl Engine {
