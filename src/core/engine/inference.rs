@@ -56,9 +56,12 @@ impl Inferred {
 }
 
 impl Engine {
-    pub(super) fn suspect(&mut self, now: Time, id: &ContainerId) {
+    /// An event is missing, or, where nothing `differs`, none told handlers of it. What differs has its own time to be explained.
+    pub(super) fn suspect(&mut self, now: Time, id: &ContainerId, differs: bool) {
         let container = self.container(id);
-        if container.suspect.is_none() {
+        let news = differs && !container.differs;
+        container.differs = differs;
+        if container.suspect.is_none() || news {
             container.suspect = Some(now + SETTLE);
             self.suspects.push_back((now + SETTLE, id.clone()));
         }
@@ -77,7 +80,8 @@ impl Engine {
         }
         container.suspect = None;
         if container.look != Look::Idle {
-            return self.suspect(now, &id);
+            let differs = container.differs;
+            return self.suspect(now, &id, differs);
         }
         let facts = container.facts.clone().unwrap_or_default();
         let gone = container.gone;
@@ -133,7 +137,7 @@ impl Engine {
             });
         }
         if waits {
-            self.suspect(now, &id);
+            self.suspect(now, &id, true);
         }
         self.tidy(&id);
     }

@@ -84,6 +84,7 @@ impl Engine {
                 existing,
                 inherited: false,
                 suspect: None,
+                differs: false,
                 witness: Witness::default(),
             })
     }
@@ -328,10 +329,10 @@ impl Engine {
         container.old = false;
         // One that does not run will be told of by its start.
         container.existing &= running;
-        let strange = strange || container.existing || changed;
+        let differs = strange || changed;
         let report = container.member && (running || all);
-        if strange {
-            self.suspect(now, id);
+        if differs || container.existing {
+            self.suspect(now, id, differs);
         } else {
             container.suspect = None;
         }
@@ -352,7 +353,7 @@ impl Engine {
         }
         match container.told {
             Told::Nothing => container.suspect = None,
-            Told::Running(_) => self.suspect(now, id),
+            Told::Running(_) => self.suspect(now, id, true),
         }
         out.push(Outcome::State(id.clone(), Report::Nothing, asked));
     }

@@ -214,8 +214,10 @@ struct Container {
     existing: bool,
     /// All that is known of it is what the last agent wrote.
     inherited: bool,
-    /// Its state and what was told of it differ, and until when an event may yet explain it.
+    /// Its state and what was told of it differ, or it is existing, and until when an event may yet explain it.
     suspect: Option<Time>,
+    /// They do differ.
+    differs: bool,
     witness: Witness,
 }
 
