@@ -25,6 +25,8 @@ pub struct Container {
     pub paused: bool,
     /// Counts its runs.
     pub run: u32,
+    /// When its last run began, by the engine's clock.
+    pub started_ns: Option<i64>,
     /// Counts whatever else changes its document.
     pub version: u32,
     pub exit_code: i64,
@@ -239,6 +241,7 @@ impl Docker {
             running: false,
             paused: false,
             run: 0,
+            started_ns: None,
             version: 0,
             exit_code: 0,
             member: true,
@@ -250,7 +253,9 @@ impl Docker {
     }
 
     pub fn start(&mut self, now: Time, id: &str, told: Told) {
+        let started_ns = Some(self.clock_ns(now));
         if let Some(container) = self.containers.get_mut(id) {
+            container.started_ns = started_ns;
             container.running = true;
             container.paused = false;
             container.run += 1;
@@ -345,7 +350,7 @@ pub fn document(id: &str, container: &Container) -> Document {
             running: container.running,
             paused: container.paused,
             started_at: started_at.as_str().into(),
-            started_ns: None,
+            started_ns: container.started_ns,
             exit_code: container.exit_code,
             hides_exit_code: container.labels.contains_key("exitCode"),
             labels: Some(
