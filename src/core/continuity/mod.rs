@@ -160,10 +160,14 @@ impl Continuity {
     pub fn resume_ns(&self) -> Option<i64> {
         // Until it is known whether the engine forgot something, a successor has to find that out as well.
         let unproven = self.replay.as_ref().filter(|replay| !replay.linked);
-        if let Some((_, last_ns)) = unproven.and_then(|replay| replay.last) {
-            return Some(last_ns);
+        match unproven {
+            Some(Replay {
+                last: Some((_, last_ns)),
+                ..
+            }) => Some(*last_ns),
+            Some(replay) if replay.landmark_ns.is_some() && !replay.reaches_back => self.horizon_ns,
+            _ => self.told_ns(),
         }
-        self.told_ns()
     }
 
     /// The stamp of the newest event, or the time we began.

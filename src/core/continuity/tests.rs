@@ -659,3 +659,18 @@ fn an_older_stamp_behind_news_is_no_sign_that_the_engine_remembers_where_the_las
     }
     assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
 }
+
+#[test]
+fn where_a_successor_takes_up_does_not_move_before_it_is_known_what_the_last_agent_missed() {
+    let mut stream = Continuity::new(Some(T0));
+    stream.connected(at(0), T0 + 900 * SECOND, false);
+    judge(&mut stream, 800);
+    assert_eq!(stream.resume_ns(), Some(T0));
+    assert_eq!(stream.replay_over(), None);
+    assert_eq!(stream.resume_ns(), Some(T0 + 800 * SECOND));
+    let mut stream = Continuity::new(Some(T0));
+    stream.connected(at(0), T0 + 900 * SECOND, false);
+    judge(&mut stream, 0);
+    judge(&mut stream, 800);
+    assert_eq!(stream.resume_ns(), Some(T0 + 800 * SECOND));
+}
