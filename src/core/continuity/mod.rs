@@ -80,6 +80,8 @@ pub struct Continuity {
     asked_ns: i64,
     /// Between these stamps the engine has told all it had: what turns up there later happened since.
     viewed_ns: Option<(i64, i64)>,
+    /// What the first stream told ahead of the engine's clock was taken for old; the clock may have been set forward.
+    doubted: bool,
     /// Until then, or until something happens, events up to this stamp are told late of before our time.
     history: Option<(Time, i64)>,
     /// When the last connection ended, by the engine's clock as far as we know it.
@@ -109,7 +111,7 @@ struct Replay {
     events: usize,
     /// One of them is from before our time: nothing of our time is forgotten.
     reaches_back: bool,
-    /// A replay before this one, which was cut short, did not reach back.
+    /// A replay before this one, which was cut short, did not reach back, or the first stream told what was taken for old and was news.
     forgot: bool,
     /// A remembered event came by.
     inside: bool,
@@ -138,6 +140,7 @@ impl Continuity {
             connected_at: None,
             asked_ns: 0,
             viewed_ns: None,
+            doubted: false,
             history: None,
             ended_ns: None,
         }
@@ -193,6 +196,8 @@ impl Continuity {
         let expected_ns = away_ns.map(|away| before_ns + away);
         let back = clock_ns < horizon_ns || expected_ns.is_some_and(|ns| clock_ns + MARGIN_NS < ns);
         self.history = (!back && self.order.is_empty()).then_some((now + LATE, horizon_ns));
+        let forward = expected_ns.is_some_and(|ns| ns + MARGIN_NS < clock_ns);
+        let doubted = std::mem::take(&mut self.doubted) && forward;
         let back_ns = back.then(|| away_ns.map_or(i64::MIN, |away| clock_ns - away));
         // A stream may end before its replay was over; what that had to prove is left to this one.
         let cut_short = self.replay.take();
@@ -212,7 +217,7 @@ impl Continuity {
             None => horizon_ns,
         };
         let undecided = cut_short.as_ref().is_some_and(|replay| replay.undecided);
-        let forgot = cut_short.as_ref().is_some_and(Replay::forgot);
+        let forgot = doubted || cut_short.as_ref().is_some_and(Replay::forgot);
         let landmark_ns = cut_short.as_ref().and_then(|replay| replay.landmark_ns);
         let unproven = cut_short.filter(|replay| !replay.linked);
         // moby replays nothing that is younger than the `until` it is asked for, as all is that it stamped before its clock was set back. What it
@@ -272,6 +277,7 @@ impl Continuity {
             .history
             .filter(|(until, _)| now <= *until && event.time_ns <= self.connected_ns);
         let history = self.history.is_some_and(|(_, ns)| event.time_ns <= ns);
+        self.doubted |= ahead && self.replay.is_none();
         let (verdict, gap) = match &mut self.replay {
             None if seen => (Verdict::Seen, None),
             _ if !seen && inferred() => (Verdict::Old, None),

@@ -674,3 +674,17 @@ fn where_a_successor_takes_up_does_not_move_before_it_is_known_what_the_last_age
     judge(&mut stream, 800);
     assert_eq!(stream.resume_ns(), Some(T0 + 800 * SECOND));
 }
+
+#[test]
+fn a_clock_that_is_set_forward_before_anything_is_told_is_a_gap_where_that_hid_what_was() {
+    for (clock_ns, gap) in [
+        (T0 + SECOND, None),
+        (T0 + 3600 * SECOND, Some(Gap::Unlinked)),
+    ] {
+        let mut stream = begun();
+        assert_eq!(judge_at(&mut stream, at(1), 3600), (Verdict::Old, None));
+        stream.ended(clock_ns);
+        stream.connected(at(1), clock_ns, true);
+        assert_eq!(stream.replay_over(), gap);
+    }
+}
