@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::witness::Change;
-use super::{Engine, Look, Outcome, SETTLE, Told};
+use super::{Engine, Look, Outcome, SETTLE, Suspicion, Told};
 use crate::core::Time;
 use crate::model::{ContainerId, EXISTING, Event, Summary};
 
@@ -56,12 +56,12 @@ impl Inferred {
 }
 
 impl Engine {
-    /// An event is missing, or, where nothing `differs`, none told handlers of it. What differs has its own time to be explained.
-    pub(super) fn suspect(&mut self, now: Time, id: &ContainerId, differs: bool) {
+    /// An event may explain this until a moment is over; what is graver than what was suspected before has its own moment.
+    pub(super) fn suspect(&mut self, now: Time, id: &ContainerId, suspicion: Suspicion) {
         let container = self.container(id);
-        let news = differs && !container.differs;
-        container.differs = differs;
-        if container.suspect.is_none() || news {
+        let graver = suspicion > container.suspicion;
+        container.suspicion = suspicion;
+        if container.suspect.is_none() || graver {
             container.suspect = Some(now + SETTLE);
             self.suspects.push_back((now + SETTLE, id.clone()));
         }
@@ -80,8 +80,8 @@ impl Engine {
         }
         container.suspect = None;
         if container.look != Look::Idle {
-            let differs = container.differs;
-            return self.suspect(now, &id, differs);
+            let suspicion = container.suspicion;
+            return self.suspect(now, &id, suspicion);
         }
         let facts = container.facts.clone().unwrap_or_default();
         let gone = container.gone;
@@ -137,7 +137,7 @@ impl Engine {
             });
         }
         if waits {
-            self.suspect(now, &id, true);
+            self.suspect(now, &id, Suspicion::Changed);
         }
         self.tidy(&id);
     }
