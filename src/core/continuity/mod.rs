@@ -285,7 +285,9 @@ impl Continuity {
             None => (Verdict::Live, None),
             Some(replay) => {
                 let ns = event.time_ns;
-                replay.events += usize::from(ns <= self.connected_ns + FLIGHT_NS);
+                // While a stream is renewed, the one before it tells what happens.
+                let flight_ns = if replay.renewal { 0 } else { FLIGHT_NS };
+                replay.events += usize::from(ns <= self.connected_ns + flight_ns);
                 let horizon_ns = self.horizon_ns.unwrap_or(0);
                 // Where the last agent stopped may be just before an event. Behind news, an older stamp means that the engine's clock was set back.
                 replay.reaches_back |= !replay.news && ns <= horizon_ns + 1;

@@ -216,6 +216,19 @@ fn a_storm_right_after_the_connect_is_no_gap() {
         assert_eq!(judge(&mut stream, n).0, Verdict::Live);
     }
     assert_eq!(stream.replay_over(), None);
+    // Nor where nothing was told before, and all of it happens within a second.
+    let mut stream = begun();
+    stream.ended(T0 + 60 * SECOND);
+    stream.connected(at(60), T0 + 60 * SECOND, true);
+    for n in 1..=RING as i64 {
+        let event = Event {
+            time_ns: T0 + 60 * SECOND + n * SECOND / 1000,
+            ..event(n)
+        };
+        let live = stream.judge(at(60), &event, || false);
+        assert_eq!(live, (Verdict::Live, None));
+    }
+    assert_eq!(stream.replay_over(), None);
 }
 
 #[test]
