@@ -216,6 +216,19 @@ fn a_storm_right_after_the_connect_is_no_gap() {
         assert_eq!(judge(&mut stream, n).0, Verdict::Live);
     }
     assert_eq!(stream.replay_over(), None);
+    // Nor where nothing was told before, and all of it happens within a second.
+    let mut stream = begun();
+    stream.ended(T0 + 60 * SECOND);
+    stream.connected(at(60), T0 + 60 * SECOND, true);
+    for n in 1..=RING as i64 {
+        let event = Event {
+            time_ns: T0 + 60 * SECOND + n * SECOND / 1000,
+            ..event(n)
+        };
+        let live = stream.judge(at(60), &event, || false);
+        assert_eq!(live, (Verdict::Live, None));
+    }
+    assert_eq!(stream.replay_over(), None);
 }
 
 #[test]
@@ -579,4 +592,112 @@ fn what_the_engine_tells_ahead_of_its_clock_when_we_begin_is_old() {
     // Its clock may stand later than it said.
     assert_eq!(judge(&mut stream, 5), (Verdict::Live, None));
     assert_eq!(judge_at(&mut stream, at(300), 301), (Verdict::Live, None));
+}
+
+#[test]
+fn what_is_no_news_does_not_move_back_where_a_successor_takes_up() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    judge(&mut stream, 2);
+    // An engine that says its clock just before its last event is asked for all it has.
+    stream.ended(T0 + 2 * SECOND);
+    stream.connected(at(2), T0 + 2 * SECOND - 100, true);
+    assert_eq!(judge(&mut stream, -100).0, Verdict::Old);
+    assert_eq!(stream.resume_ns(), Some(T0 + 2 * SECOND));
+    let mut stream = Continuity::new(Some(T0 + 5 * SECOND));
+    stream.connected(at(0), T0 + 60 * SECOND, false);
+    assert_eq!(judge(&mut stream, 3).0, Verdict::Old);
+    assert_eq!(stream.resume_ns(), Some(T0 + 5 * SECOND));
+}
+
+#[test]
+fn a_clock_that_is_set_forward_when_we_begin_hides_nothing() {
+    let mut stream = begun();
+    assert_eq!(judge_at(&mut stream, at(1), 1), (Verdict::Live, None));
+    assert_eq!(judge_at(&mut stream, at(1), 300), (Verdict::Live, None));
+}
+
+#[test]
+fn what_the_engine_tells_ahead_of_its_clock_before_all_of_our_time_is_old() {
+    let mut stream = begun();
+    judge(&mut stream, 5);
+    stream.ended(T0 + 10 * SECOND);
+    // It was told before its clock was set back to our time, and is not beyond the end of this stream any more.
+    stream.connected(at(10), T0 + 10 * SECOND, true);
+    assert_eq!(judge_at(&mut stream, at(10), 300), (Verdict::Old, None));
+    assert_eq!(judge_at(&mut stream, at(10), 5), (Verdict::Seen, None));
+    // What follows is of our time: the clock may have been set forward.
+    assert_eq!(judge_at(&mut stream, at(10), 301).0, Verdict::Live);
+    assert_eq!(stream.replay_over(), None);
+}
+
+#[test]
+fn what_is_told_ahead_of_the_clock_is_a_gap_where_the_last_agents_last_event_is_not_found() {
+    for (found, gap) in [(true, None), (false, Some(Gap::Unlinked))] {
+        let mut stream = Continuity::new(Some(T0));
+        stream.connected(at(0), T0 + 4 * SECOND, false);
+        assert_eq!(judge(&mut stream, 300), (Verdict::Old, None));
+        if found {
+            assert_eq!(judge(&mut stream, 0), (Verdict::Old, None));
+        }
+        assert_eq!(judge(&mut stream, 2), (Verdict::Late, None));
+        assert_eq!(stream.replay_over(), gap);
+    }
+}
+
+#[test]
+fn a_renewal_that_was_asked_for_before_the_last_event_came_need_not_have_told_all() {
+    let mut stream = begun();
+    judge(&mut stream, 1);
+    // The first event of all came when the renewal was asked for already, and the engine says its clock just before it.
+    stream.ended(T0 + SECOND);
+    stream.connected(at(1), T0 + SECOND - 100, true);
+    judge(&mut stream, 1);
+    assert_eq!(stream.replay_over(), None);
+    stream.ended(T0 - 3590 * SECOND);
+    stream.connected(at(10), T0 - 3590 * SECOND, true);
+    assert_eq!(judge_at(&mut stream, at(10), -5000).0, Verdict::Old);
+}
+
+#[test]
+fn an_older_stamp_behind_news_is_no_sign_that_the_engine_remembers_where_the_last_agent_stopped() {
+    let mut stream = Continuity::new(Some(T0));
+    stream.connected(at(0), T0 + 900 * SECOND, false);
+    for n in 500..700 {
+        judge(&mut stream, n);
+    }
+    // The clock was set back, and forward again.
+    for n in (-200..-150).chain(800..850) {
+        assert_eq!(judge(&mut stream, n), (Verdict::Late, None));
+    }
+    assert_eq!(stream.replay_over(), Some(Gap::Unlinked));
+}
+
+#[test]
+fn where_a_successor_takes_up_does_not_move_before_it_is_known_what_the_last_agent_missed() {
+    let mut stream = Continuity::new(Some(T0));
+    stream.connected(at(0), T0 + 900 * SECOND, false);
+    judge(&mut stream, 800);
+    assert_eq!(stream.resume_ns(), Some(T0));
+    assert_eq!(stream.replay_over(), None);
+    assert_eq!(stream.resume_ns(), Some(T0 + 800 * SECOND));
+    let mut stream = Continuity::new(Some(T0));
+    stream.connected(at(0), T0 + 900 * SECOND, false);
+    judge(&mut stream, 0);
+    judge(&mut stream, 800);
+    assert_eq!(stream.resume_ns(), Some(T0 + 800 * SECOND));
+}
+
+#[test]
+fn a_clock_that_is_set_forward_before_anything_is_told_is_a_gap_where_that_hid_what_was() {
+    for (clock_ns, gap) in [
+        (T0 + SECOND, None),
+        (T0 + 3600 * SECOND, Some(Gap::Unlinked)),
+    ] {
+        let mut stream = begun();
+        assert_eq!(judge_at(&mut stream, at(1), 3600), (Verdict::Old, None));
+        stream.ended(clock_ns);
+        stream.connected(at(1), clock_ns, true);
+        assert_eq!(stream.replay_over(), gap);
+    }
 }

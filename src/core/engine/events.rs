@@ -26,8 +26,10 @@ impl Engine {
         if gap == Some(Gap::Dropped) {
             self.gap(now, "the engine dropped events although we listened", out);
         }
-        if verdict == Verdict::Seen {
-            return;
+        match verdict {
+            Verdict::Seen => return,
+            Verdict::Late => self.inferred.outlived(&event),
+            Verdict::Live | Verdict::Old => {}
         }
         self.counters.events += 1;
         self.last_event_ns = event.time_ns;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     ASK, ASK_AGAIN, Container, Engine, Look, Outcome, Report, Room, Round, STUCK, Seen, Stage,
-    Told, Witness,
+    Suspicion, Told, Witness,
 };
 use crate::core::Time;
 use crate::core::message::{Effect, Generation, Inspected, Inspection, Level};
@@ -84,6 +84,7 @@ impl Engine {
                 existing,
                 inherited: false,
                 suspect: None,
+                suspicion: Suspicion::Existing,
                 witness: Witness::default(),
             })
     }
@@ -333,12 +334,17 @@ impl Engine {
         container.old = false;
         // One that does not run will be told of by its start.
         container.existing &= running;
-        let strange = strange || container.existing || changed;
-        let report = container.member && (running || all);
-        if strange {
-            self.suspect(now, id);
+        let suspicion = if strange {
+            Some(Suspicion::Strange)
+        } else if changed {
+            Some(Suspicion::Changed)
         } else {
-            container.suspect = None;
+            container.existing.then_some(Suspicion::Existing)
+        };
+        let report = container.member && (running || all);
+        match suspicion {
+            Some(suspicion) => self.suspect(now, id, suspicion),
+            None => container.suspect = None,
         }
         report
     }
@@ -357,7 +363,7 @@ impl Engine {
         }
         match container.told {
             Told::Nothing => container.suspect = None,
-            Told::Running(_) => self.suspect(now, id),
+            Told::Running(_) => self.suspect(now, id, Suspicion::Strange),
         }
         out.push(Outcome::State(id.clone(), Report::Nothing, asked));
     }

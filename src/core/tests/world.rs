@@ -407,6 +407,9 @@ impl World {
             }
             Some((mut hello, then)) => {
                 hello.clock_ns += self.now.saturating_sub(then).as_nanos() as i64;
+                let mut ring = docker.ring.iter().map(super::docker::text);
+                docker.forgot |=
+                    !docker.heard.is_empty() && !ring.any(|text| docker.heard.contains(&text));
                 docker.stream = Some(docker.subscribe(generation, since, &hello));
                 self.step(Input::Connected {
                     engine,
@@ -428,7 +431,10 @@ impl World {
             return false;
         };
         let text = super::docker::text(&event);
-        self.dockers[at].dropped.remove(&text);
+        let docker = &mut self.dockers[at];
+        docker.dropped.remove(&text);
+        docker.hidden.remove(&text);
+        docker.heard.insert(text);
         self.step(Input::Event {
             engine: EngineIndex(at as u32),
             generation,
