@@ -49,7 +49,7 @@ const QUIET: Duration = Duration::from_secs(10);
 /// The core believes in a silence only when it is told of it twice.
 const PINGS: usize = 2;
 
-/// How long an answer waits that is no news.
+/// How long an answer waits that is no news, unless the next one hangs.
 const HELD: Duration = Duration::from_millis(50);
 
 /// What the core wants to know.

@@ -64,6 +64,7 @@ impl Core {
             Wanted::Later => {
                 self.writable.insert(index);
             }
+            Wanted::Already if site.outbox.settles_later(&id, revision) => {}
             Wanted::Already => match link.last_flight() {
                 Some(flight) => flight.settled.push((index, id, revision)),
                 None => self.jobs.written(index, &id, revision),

@@ -528,6 +528,7 @@ impl Core {
         }
         // What has run meanwhile is told, or a successor would run it again.
         self.pace = store::Pace::default();
+        self.gather_until = Some(now);
         self.ask_store(now, effects);
         self.jobs.close();
         self.lasting.clear();

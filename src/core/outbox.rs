@@ -70,6 +70,8 @@ pub struct Outbox {
     touches: VecDeque<ContainerId>,
     reassert: VecDeque<(ContainerId, Arc<str>)>,
     happened: VecDeque<Happening>,
+    /// Changes that are in the store, but not yet the entries that tell of them.
+    settling: Vec<(ContainerId, u64)>,
     dropped: u64,
     /// The host's fields as the store has them.
     fields: BTreeMap<&'static str, String>,
@@ -119,6 +121,7 @@ impl Outbox {
             touches: VecDeque::new(),
             reassert: VecDeque::new(),
             happened: VecDeque::new(),
+            settling: Vec::new(),
             dropped: 0,
             fields: BTreeMap::new(),
             foreign_fields: Vec::new(),
@@ -246,6 +249,15 @@ impl Outbox {
             (None, Some(stored)) if stored.digest == Some(digest) => Some(Wanted::Already),
             (None, _) => None,
         }
+    }
+
+    /// A container's change is in the store already. Does an entry wait yet that tells of it? Then it counts as written with that.
+    pub fn settles_later(&mut self, id: &ContainerId, revision: u64) -> bool {
+        let waits = !self.happened.is_empty();
+        if waits {
+            self.settling.push((id.clone(), revision));
+        }
+        waits
     }
 
     /// Containers that lost their names to others by the last transaction and were not written by it: they have to be looked at again.
@@ -538,6 +550,8 @@ impl Outbox {
         let mut batch = HostBatch::new(self.host);
         self.take_containers(&mut batch, room, settled);
         self.take_happenings(&mut batch, room);
+        let told = self.settling.drain(..);
+        settled.extend(told.map(|(id, revision)| (self.host, id, revision)));
         let touches = TOUCHES.min(self.touches.len());
         if batch.puts.is_empty() {
             // Some may have left since the resync that wanted them renewed.

@@ -17,6 +17,9 @@ use crate::model::Words;
 /// The most hosts that are asked for in one round trip.
 const HOSTS: usize = 16;
 
+/// How often a host that contradicts itself is asked again: it is read in steps, between which its agent may have written.
+const AGAIN: usize = 2;
+
 /// What the hosts say of themselves.
 #[derive(Default)]
 pub(super) struct Accounts {
@@ -46,9 +49,9 @@ impl Account {
     /// containers run, as the host's hash has it.
     fn is_whole(&self, count: Option<usize>) -> bool {
         let listed: HashSet<&str> = self.manifest.pairs().map(|(id, _)| id).collect();
-        let mut members = self.running.iter().chain(self.stopped.iter());
-        count.is_some_and(|count| count <= self.running.iter().count())
-            && members.all(|id| listed.contains(id))
+        let running: HashSet<&str> = self.running.iter().collect();
+        let mut members = running.iter().copied().chain(self.stopped.iter());
+        count.is_some_and(|count| count <= running.len()) && members.all(|id| listed.contains(id))
     }
 }
 
@@ -156,38 +159,17 @@ impl RedisStore {
         let mut accounts = Accounts::default();
         let names: Vec<&String> = hosts.iter().collect();
         for names in names.chunks(HOSTS) {
-            let mut all: Vec<Account> = names.iter().map(|host| Account::of(host)).collect();
-            let keys = names.iter().flat_map(|host| {
-                [
-                    (Scan::Hash, self.keys.manifest(host)),
-                    (Scan::Set, self.keys.host_containers(host)),
-                    (Scan::Set, self.keys.host_stopped(host)),
-                ]
-            });
-            let keys: Vec<(Scan, String)> = keys.collect();
-            self.scan(&keys, None, |at, found| {
-                let account = &mut all[at / 3];
-                match at % 3 {
-                    0 => append(&mut account.manifest, found, 2),
-                    1 => append(&mut account.running, found, 1),
-                    _ => append(&mut account.stopped, found, 1),
+            for (mut account, mut is_good) in self.read_accounts(names, &timely)? {
+                for _ in 0..AGAIN {
+                    if is_good {
+                        break;
+                    }
+                    let host = account.host.clone();
+                    if let Some(again) = self.read_accounts(&[&host], &timely)?.pop() {
+                        (account, is_good) = again;
+                    }
                 }
-            })?;
-            let questions = names.iter().flat_map(|host| {
-                [
-                    plain(&[
-                        "HMGET",
-                        &self.keys.host(host),
-                        field::STATUS,
-                        field::RUNNING,
-                    ]),
-                    plain(&["PTTL", &self.keys.lease(host)]),
-                ]
-            });
-            let replies = self.ask_about_others(&questions.collect::<Vec<_>>())?;
-            for (account, replies) in all.into_iter().zip(replies.chunks(2)) {
-                let lives = is_agents(&replies[1]) || timely.contains(&account.host);
-                if lives && !account.is_whole(running_count(&replies[0])) {
+                if !is_good {
                     return Ok(None);
                 }
                 accounts.all.push(account);
@@ -195,6 +177,46 @@ impl RedisStore {
         }
         accounts.hosts = hosts;
         Ok(Some(accounts))
+    }
+
+    /// What these hosts say of themselves, and whether nobody who lives contradicts himself.
+    fn read_accounts(
+        &mut self,
+        hosts: &[&String],
+        timely: &HashSet<String>,
+    ) -> Result<Vec<(Account, bool)>, StoreError> {
+        let mut all: Vec<Account> = hosts.iter().map(|host| Account::of(host)).collect();
+        let keys = hosts.iter().flat_map(|host| {
+            [
+                (Scan::Hash, self.keys.manifest(host)),
+                (Scan::Set, self.keys.host_containers(host)),
+                (Scan::Set, self.keys.host_stopped(host)),
+            ]
+        });
+        let keys: Vec<(Scan, String)> = keys.collect();
+        self.scan(&keys, None, |at, found| {
+            let account = &mut all[at / 3];
+            match at % 3 {
+                0 => append(&mut account.manifest, found, 2),
+                1 => append(&mut account.running, found, 1),
+                _ => append(&mut account.stopped, found, 1),
+            }
+        })?;
+        let questions = hosts.iter().flat_map(|host| {
+            let key = self.keys.host(host);
+            [
+                plain(&["HMGET", &key, field::STATUS, field::RUNNING]),
+                plain(&["PTTL", &self.keys.lease(host)]),
+            ]
+        });
+        let replies = self.ask_about_others(&questions.collect::<Vec<_>>())?;
+        let judged = all.into_iter().zip(replies.chunks(2));
+        let judged = judged.map(|(account, replies)| {
+            let lives = is_agents(&replies[1]) || timely.contains(&account.host);
+            let is_good = !lives || account.is_whole(running_count(&replies[0]));
+            (account, is_good)
+        });
+        Ok(judged.collect())
     }
 }
 

@@ -235,10 +235,9 @@ impl RedisStore {
                 self.keys.image_containers(image),
             ]
         });
-        let all = [self.keys.containers(), self.keys.images()];
-        let sets = all.into_iter().chain(of_images);
         let are_few = |set: &String| explained.sets.get(set).is_some_and(|set| set.len() <= FEW);
-        let (few, many): (Vec<String>, Vec<String>) = sets.partition(are_few);
+        let (few, mut many): (Vec<String>, Vec<String>) = of_images.partition(are_few);
+        many.extend([self.keys.containers(), self.keys.images()]);
         let few = few.chunks(SETS).map(|keys| (keys, true));
         let many = many.chunks(SETS).map(|keys| (keys, false));
         let mut doubts = Vec::new();

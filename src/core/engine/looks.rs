@@ -214,6 +214,7 @@ impl Engine {
         container.look = Look::Idle;
         // It is not forgotten before it was asked for again.
         let failed = matches!(result, Inspected::Failed(_));
+        let mut unread = false;
         match result {
             Inspected::Slow => {
                 container.look = Look::Slow { again };
@@ -226,7 +227,7 @@ impl Engine {
             Inspected::Found { document, member } => {
                 self.found(now, id, asked, document, member, out);
             }
-            Inspected::Same { member } => self.same(now, id, asked, member, out),
+            Inspected::Same { member } => unread = !self.same(now, id, asked, member, out),
             Inspected::Gone => self.gone(now, id, asked, out),
         }
         if again {
@@ -234,7 +235,8 @@ impl Engine {
         } else if !failed {
             self.tidy(id);
         }
-        if let Some(round) = &mut self.round
+        if !unread
+            && let Some(round) = &mut self.round
             && round.waiting.remove(id)
         {
             self.looked(now, out);
@@ -275,7 +277,7 @@ impl Engine {
         out.push(Outcome::State(id.clone(), report, asked));
     }
 
-    /// The engine answered what it had answered before.
+    /// The engine answered what it had answered before. False where that is to be read again since.
     fn same(
         &mut self,
         now: Time,
@@ -283,11 +285,11 @@ impl Engine {
         asked: u64,
         member: Option<bool>,
         out: &mut Vec<Outcome>,
-    ) {
+    ) -> bool {
         let container = self.container(id);
         let (Some(facts), Some(seen)) = (container.facts.clone(), container.seen) else {
-            // It is to be read again since.
-            return self.look_soon(id);
+            self.look_soon(id);
+            return false;
         };
         self.keep_same(id, asked);
         let report = match self.learn(now, id, asked, facts, member) {
@@ -295,6 +297,7 @@ impl Engine {
             false => Report::Nothing,
         };
         out.push(Outcome::State(id.clone(), report, asked));
+        true
     }
 
     /// An inspect says this of a container. Is it to be reported?
