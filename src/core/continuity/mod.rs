@@ -76,12 +76,8 @@ pub struct Continuity {
     connected_ns: i64,
     /// When it was made by our own clock.
     connected_at: Option<Time>,
-    /// From this stamp on up to that of the connection it tells all the engine has.
-    asked_ns: i64,
     /// Between these stamps the engine has told all it had: what turns up there later happened since.
     viewed_ns: Option<(i64, i64)>,
-    /// What the first stream told ahead of the engine's clock was taken for old; the clock may have been set forward.
-    doubted: bool,
     /// Until then, or until something happens, events up to this stamp are told late of before our time.
     history: Option<(Time, i64)>,
     /// When the last connection ended, by the engine's clock as far as we know it.
@@ -96,6 +92,8 @@ struct Replay {
     until: Time,
     /// The engine's clock was set back: from this stamp on stands what it told since, and perhaps what it told before our time.
     back_ns: Option<i64>,
+    /// From this stamp on up to that of the connection it tells all it has.
+    asked_ns: i64,
     /// The last event of the connection before that this one can tell again, with its stamp; `None` when there is none.
     last: Option<(u64, i64)>,
     /// What the engine tells behind the event of this stamp, the last agent's last, is news whatever its clock says.
@@ -111,7 +109,7 @@ struct Replay {
     events: usize,
     /// One of them is from before our time: nothing of our time is forgotten.
     reaches_back: bool,
-    /// A replay before this one, which was cut short, did not reach back, or the first stream told what was taken for old and was news.
+    /// A replay before this one, which was cut short, did not reach back.
     forgot: bool,
     /// A remembered event came by.
     inside: bool,
@@ -138,9 +136,7 @@ impl Continuity {
             replay: None,
             connected_ns: 0,
             connected_at: None,
-            asked_ns: 0,
             viewed_ns: None,
-            doubted: false,
             history: None,
             ended_ns: None,
         }
@@ -153,7 +149,9 @@ impl Continuity {
         match oldest.or(self.horizon_ns.map(|ns| ns - REACH_NS)) {
             Some(oldest) => Since::At {
                 oldest_ns: oldest.max(1),
-                newest_ns: self.told_ns().max(remembered).unwrap_or(0),
+                newest_ns: self
+                    .newest_ns
+                    .max(remembered.or(self.horizon_ns).unwrap_or(0)),
             },
             None => Since::Now,
         }
@@ -163,21 +161,13 @@ impl Continuity {
     pub fn resume_ns(&self) -> Option<i64> {
         // Until it is known whether the engine forgot something, a successor has to find that out as well.
         let unproven = self.replay.as_ref().filter(|replay| !replay.linked);
-        match unproven {
-            Some(Replay {
-                last: Some((_, last_ns)),
-                ..
-            }) => Some(*last_ns),
-            Some(replay) if replay.landmark_ns.is_some() && !replay.reaches_back => self.horizon_ns,
-            _ => self.told_ns(),
+        if let Some((_, last_ns)) = unproven.and_then(|replay| replay.last) {
+            return Some(last_ns);
         }
-    }
-
-    /// The stamp of the newest event, or the time we began.
-    fn told_ns(&self) -> Option<i64> {
-        match self.newest_ns {
-            0 => self.horizon_ns,
-            newest_ns => Some(newest_ns),
+        if self.newest_ns > 0 {
+            Some(self.newest_ns)
+        } else {
+            self.horizon_ns
         }
     }
 
@@ -187,7 +177,6 @@ impl Continuity {
         let began = self.connected_at.replace(now);
         let Some(horizon_ns) = self.horizon_ns else {
             self.horizon_ns = Some(clock_ns);
-            self.asked_ns = clock_ns;
             return;
         };
         // When its clock was set back, also where it has passed the horizon again, stamps do not tell what is of our time; the order in which the
@@ -196,8 +185,6 @@ impl Continuity {
         let expected_ns = away_ns.map(|away| before_ns + away);
         let back = clock_ns < horizon_ns || expected_ns.is_some_and(|ns| clock_ns + MARGIN_NS < ns);
         self.history = (!back && self.order.is_empty()).then_some((now + LATE, horizon_ns));
-        let forward = expected_ns.is_some_and(|ns| ns + MARGIN_NS < clock_ns);
-        let doubted = std::mem::take(&mut self.doubted) && forward;
         let back_ns = back.then(|| away_ns.map_or(i64::MIN, |away| clock_ns - away));
         // A stream may end before its replay was over; what that had to prove is left to this one.
         let cut_short = self.replay.take();
@@ -209,15 +196,13 @@ impl Continuity {
             *to = (*to).max(self.ended_ns.filter(|_| !renewal).unwrap_or(clock_ns));
         }
         let remembered = self.order.iter().map(|(_, ns)| *ns).min();
-        // A renewal was asked for before the last of what is remembered was told; it begins no later than what it renews.
-        self.asked_ns = match remembered {
-            _ if clock_ns < remembered.unwrap_or(horizon_ns).min(horizon_ns) => 1,
-            _ if renewal => self.asked_ns,
+        let asked_ns = match remembered {
+            _ if clock_ns < remembered.unwrap_or(horizon_ns) => 1,
             Some(oldest) => oldest - MARGIN_NS,
             None => horizon_ns,
         };
         let undecided = cut_short.as_ref().is_some_and(|replay| replay.undecided);
-        let forgot = doubted || cut_short.as_ref().is_some_and(Replay::forgot);
+        let forgot = cut_short.as_ref().is_some_and(Replay::forgot);
         let landmark_ns = cut_short.as_ref().and_then(|replay| replay.landmark_ns);
         let unproven = cut_short.filter(|replay| !replay.linked);
         // moby replays nothing that is younger than the `until` it is asked for, as all is that it stamped before its clock was set back. What it
@@ -234,6 +219,7 @@ impl Continuity {
             renewal,
             until: now + REPLAY,
             back_ns,
+            asked_ns,
             last,
             landmark_ns,
             hidden: landmark_ns.is_some_and(|ns| clock_ns < ns),
@@ -268,16 +254,14 @@ impl Continuity {
         let seen = known.is_some();
         let connected = self.connected_at.unwrap_or(now);
         let clock_ns = self.connected_ns + now.saturating_sub(connected).as_nanos() as i64;
-        // The first stream begins at the engine's present, and shows first what the engine told before its clock was set back to that.
-        let ahead = self.first.is_none()
-            && self.horizon_ns == Some(self.connected_ns)
+        // The first stream begins at the engine's present, and shows as well what the engine told before its clock was set back to that.
+        let ahead = self.horizon_ns == Some(self.connected_ns)
             && now <= connected + REPLAY
             && event.time_ns > clock_ns + SLACK_NS;
         self.history = self
             .history
             .filter(|(until, _)| now <= *until && event.time_ns <= self.connected_ns);
         let history = self.history.is_some_and(|(_, ns)| event.time_ns <= ns);
-        self.doubted |= ahead && self.replay.is_none();
         let (verdict, gap) = match &mut self.replay {
             None if seen => (Verdict::Seen, None),
             _ if !seen && inferred() => (Verdict::Old, None),
@@ -285,16 +269,12 @@ impl Continuity {
             None => (Verdict::Live, None),
             Some(replay) => {
                 let ns = event.time_ns;
-                // While a stream is renewed, the one before it tells what happens.
-                let flight_ns = if replay.renewal { 0 } else { FLIGHT_NS };
-                replay.events += usize::from(ns <= self.connected_ns + flight_ns);
+                replay.events += usize::from(ns <= self.connected_ns + FLIGHT_NS);
                 let horizon_ns = self.horizon_ns.unwrap_or(0);
-                // Where the last agent stopped may be just before an event. Behind news, an older stamp means that the engine's clock was set back.
-                replay.reaches_back |= !replay.news && ns <= horizon_ns + 1;
+                // Where the last agent stopped may be just before an event.
+                replay.reaches_back |= ns <= horizon_ns + 1;
                 let back = replay.back_ns.is_some();
                 let viewed = |(from, to)| from <= ns && ns <= to;
-                let from_before = ns <= horizon_ns && !(back && self.viewed_ns.is_some_and(viewed));
-                let ahead = !from_before && ns > clock_ns + SLACK_NS;
                 let descends = replay.landmark_ns.is_some() && ns + MARGIN_NS < replay.youngest_ns;
                 replay.youngest_ns = replay.youngest_ns.max(ns);
                 let moment = Moment {
@@ -306,10 +286,8 @@ impl Continuity {
                         .landmark_ns
                         .is_some_and(|landmark| (landmark..=landmark + 1).contains(&ns)),
                     live: ns > self.connected_ns && (!back || ns <= clock_ns + EARLY_NS),
-                    ahead,
-                    from_before,
+                    from_before: ns <= horizon_ns && !(back && self.viewed_ns.is_some_and(viewed)),
                     undecided: descends
-                        || ahead
                         || replay
                             .back_ns
                             .is_some_and(|from| from < ns && ns <= clock_ns + SLACK_NS),
@@ -333,7 +311,7 @@ impl Continuity {
     /// The replay must be over by now: was the stretch that was seen before in it?
     pub fn replay_over(&mut self) -> Option<Gap> {
         let replay = self.replay.take()?;
-        let (from, to) = (self.asked_ns, self.connected_ns);
+        let (from, to) = (replay.asked_ns, self.connected_ns);
         self.viewed_ns = match self.viewed_ns {
             Some((old_from, old_to)) if from <= old_to && old_from <= to => {
                 Some((from.min(old_from), to.max(old_to)))
@@ -365,10 +343,9 @@ impl Continuity {
             false => self.order.push_front((key, ns)),
         }
         self.seen.insert(key, ours);
-        // What a replay tells late is not where a successor is to take up, nor is what is no news: the engine may say its clock before its last event.
-        // Otherwise an older stamp means that its clock was set back.
+        // What a replay tells late is not where a successor is to take up. Otherwise an older stamp means that the engine's clock was set back.
         let replayed = self.replay.is_some() && self.connected_ns >= self.newest_ns;
-        if self.told_ns().is_none_or(|newest_ns| ns > newest_ns) || (ours && !replayed) {
+        if ns > self.newest_ns || !replayed {
             self.newest_ns = ns;
         }
     }
@@ -388,8 +365,6 @@ struct Moment {
     landmark: bool,
     /// It is younger than the connection.
     live: bool,
-    /// The engine's clock has not come to its stamp: it was set back since.
-    ahead: bool,
     /// By its stamp it is older than what concerns us.
     from_before: bool,
     /// But the engine's clock was set back, and it may have happened since.
@@ -420,11 +395,11 @@ impl Replay {
                 return (Verdict::Old, None);
             }
         }
-        if event.live && (self.news || !event.ahead) {
+        if event.live {
             self.news = true;
             return (Verdict::Live, None);
         }
-        if (event.from_before || event.ahead) && !self.news {
+        if event.from_before && !self.news {
             self.undecided |= event.undecided;
             return (Verdict::Old, None);
         }

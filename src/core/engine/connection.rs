@@ -42,7 +42,6 @@ impl Engine {
             self.continuity = Continuity::new(Some(clock_ns));
             out.push(Outcome::Replaced);
         }
-        self.inferred.set_clock(clock_ns);
         self.continuity.connected(now, clock_ns, renewal);
         if !renewal || replaced {
             self.epoch += 1;

@@ -26,10 +26,8 @@ impl Engine {
         if gap == Some(Gap::Dropped) {
             self.gap(now, "the engine dropped events although we listened", out);
         }
-        match verdict {
-            Verdict::Seen => return,
-            Verdict::Late => self.inferred.outlived(&event),
-            Verdict::Live | Verdict::Old => {}
+        if verdict == Verdict::Seen {
+            return;
         }
         self.counters.events += 1;
         self.last_event_ns = event.time_ns;

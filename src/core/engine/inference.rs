@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::witness::Change;
-use super::{Engine, Look, Outcome, SETTLE, Suspicion, Told};
+use super::{Engine, Look, Outcome, SETTLE, Told};
 use crate::core::Time;
 use crate::model::{ContainerId, EXISTING, Event, Summary};
 
@@ -34,34 +34,12 @@ impl Inferred {
         });
         place.and_then(|place| self.0.remove(place)).is_some()
     }
-
-    /// The engine's clock stands so: what happens from now on is stamped later, and is none of them, whatever the clock was when they were inferred.
-    pub(super) fn set_clock(&mut self, now_ns: i64) {
-        for (.., clock_ns) in &mut self.0 {
-            *clock_ns = now_ns.min(*clock_ns);
-        }
-    }
-
-    /// A replay told this, which nobody had inferred: the start that it tells behind an end, or the end behind a start, is not the inferred one either.
-    pub(super) fn outlived(&mut self, event: &Event) {
-        let other = match event.verb() {
-            "start" => "die",
-            "die" => "start",
-            _ => return,
-        };
-        let id = event.container();
-        self.0
-            .retain(|(of, word, _)| id != Some(of.as_str()) || **word != *other);
-    }
 }
 
 impl Engine {
-    /// An event may explain this until a moment is over; what is graver than what was suspected before has its own moment.
-    pub(super) fn suspect(&mut self, now: Time, id: &ContainerId, suspicion: Suspicion) {
+    pub(super) fn suspect(&mut self, now: Time, id: &ContainerId) {
         let container = self.container(id);
-        let graver = suspicion > container.suspicion;
-        container.suspicion = suspicion;
-        if container.suspect.is_none() || graver {
+        if container.suspect.is_none() {
             container.suspect = Some(now + SETTLE);
             self.suspects.push_back((now + SETTLE, id.clone()));
         }
@@ -80,8 +58,7 @@ impl Engine {
         }
         container.suspect = None;
         if container.look != Look::Idle {
-            let suspicion = container.suspicion;
-            return self.suspect(now, &id, suspicion);
+            return self.suspect(now, &id);
         }
         let facts = container.facts.clone().unwrap_or_default();
         let gone = container.gone;
@@ -137,7 +114,7 @@ impl Engine {
             });
         }
         if waits {
-            self.suspect(now, &id, Suspicion::Changed);
+            self.suspect(now, &id);
         }
         self.tidy(&id);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     ASK, ASK_AGAIN, Container, Engine, Look, Outcome, Report, Room, Round, STUCK, Seen, Stage,
-    Suspicion, Told, Witness,
+    Told, Witness,
 };
 use crate::core::Time;
 use crate::core::message::{Effect, Generation, Inspected, Inspection, Level};
@@ -84,7 +84,6 @@ impl Engine {
                 existing,
                 inherited: false,
                 suspect: None,
-                suspicion: Suspicion::Existing,
                 witness: Witness::default(),
             })
     }
@@ -337,17 +336,12 @@ impl Engine {
         container.old = false;
         // One that does not run will be told of by its start.
         container.existing &= running;
-        let suspicion = if strange {
-            Some(Suspicion::Strange)
-        } else if changed {
-            Some(Suspicion::Changed)
-        } else {
-            container.existing.then_some(Suspicion::Existing)
-        };
+        let strange = strange || container.existing || changed;
         let report = container.member && (running || all);
-        match suspicion {
-            Some(suspicion) => self.suspect(now, id, suspicion),
-            None => container.suspect = None,
+        if strange {
+            self.suspect(now, id);
+        } else {
+            container.suspect = None;
         }
         report
     }
@@ -366,7 +360,7 @@ impl Engine {
         }
         match container.told {
             Told::Nothing => container.suspect = None,
-            Told::Running(_) => self.suspect(now, id, Suspicion::Strange),
+            Told::Running(_) => self.suspect(now, id),
         }
         out.push(Outcome::State(id.clone(), Report::Nothing, asked));
     }

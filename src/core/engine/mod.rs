@@ -178,17 +178,6 @@ enum Told {
     Running(Option<Arc<str>>),
 }
 
-/// What no event has told of a container, the gravest last.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Suspicion {
-    /// Its start, which may have been before us.
-    Existing,
-    /// A change while it ran.
-    Changed,
-    /// That it runs, or that it does not.
-    Strange,
-}
-
 /// An answer that need not be read again, should it come again.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -225,10 +214,8 @@ struct Container {
     existing: bool,
     /// All that is known of it is what the last agent wrote.
     inherited: bool,
-    /// Something is suspected of it, and until when an event may yet explain it.
+    /// Its state and what was told of it differ, and until when an event may yet explain it.
     suspect: Option<Time>,
-    /// What it was suspected of last.
-    suspicion: Suspicion,
     witness: Witness,
 }
 

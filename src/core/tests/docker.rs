@@ -25,8 +25,6 @@ pub struct Container {
     pub paused: bool,
     /// Counts its runs.
     pub run: u32,
-    /// When its last run began, by the engine's clock.
-    pub started_ns: Option<i64>,
     /// Counts whatever else changes its document.
     pub version: u32,
     pub exit_code: i64,
@@ -93,15 +91,8 @@ pub struct Docker {
     pub before: BTreeSet<String>,
     /// Those that the stream dropped, and nobody has heard of since.
     pub dropped: BTreeSet<String>,
-    /// Those of them that stood beyond the end of a stream, which tells nothing so young. Where the clock was set back so far, nobody can know whether
-    /// the stream before dropped something.
-    pub hidden: BTreeSet<String>,
     /// Those that nobody can have heard of.
     pub unheard: BTreeSet<String>,
-    /// All events that were ever told and heard.
-    pub heard: BTreeSet<String>,
-    /// It had forgotten them all when a stream was opened anew.
-    pub forgot: bool,
 }
 
 impl Docker {
@@ -118,10 +109,7 @@ impl Docker {
             runs: Vec::new(),
             before: BTreeSet::new(),
             dropped: BTreeSet::new(),
-            hidden: BTreeSet::new(),
             unheard: BTreeSet::new(),
-            heard: BTreeSet::new(),
-            forgot: false,
         }
     }
 
@@ -150,9 +138,6 @@ impl Docker {
         let until_ns = hello.clock_ns + SPAN_NS;
         let young = |event: &&Event| event.time_ns >= since_ns;
         let mut wire: VecDeque<Event> = VecDeque::new();
-        let beyond = self.ring.iter().filter(|event| event.time_ns > until_ns);
-        let dropped = beyond.map(text).filter(|text| self.dropped.contains(text));
-        self.hidden.extend(dropped);
         let told = self.ring.iter().rev().take_while(young);
         for event in told.filter(|event| event.time_ns <= until_ns) {
             wire.push_front(event.clone());
@@ -241,7 +226,6 @@ impl Docker {
             running: false,
             paused: false,
             run: 0,
-            started_ns: None,
             version: 0,
             exit_code: 0,
             member: true,
@@ -253,9 +237,7 @@ impl Docker {
     }
 
     pub fn start(&mut self, now: Time, id: &str, told: Told) {
-        let started_ns = Some(self.clock_ns(now));
         if let Some(container) = self.containers.get_mut(id) {
-            container.started_ns = started_ns;
             container.running = true;
             container.paused = false;
             container.run += 1;
@@ -350,7 +332,7 @@ pub fn document(id: &str, container: &Container) -> Document {
             running: container.running,
             paused: container.paused,
             started_at: started_at.as_str().into(),
-            started_ns: container.started_ns,
+            started_ns: None,
             exit_code: container.exit_code,
             hides_exit_code: container.labels.contains_key("exitCode"),
             labels: Some(

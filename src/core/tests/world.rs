@@ -407,9 +407,6 @@ impl World {
             }
             Some((mut hello, then)) => {
                 hello.clock_ns += self.now.saturating_sub(then).as_nanos() as i64;
-                let mut ring = docker.ring.iter().map(super::docker::text);
-                docker.forgot |=
-                    !docker.heard.is_empty() && !ring.any(|text| docker.heard.contains(&text));
                 docker.stream = Some(docker.subscribe(generation, since, &hello));
                 self.step(Input::Connected {
                     engine,
@@ -431,10 +428,7 @@ impl World {
             return false;
         };
         let text = super::docker::text(&event);
-        let docker = &mut self.dockers[at];
-        docker.dropped.remove(&text);
-        docker.hidden.remove(&text);
-        docker.heard.insert(text);
+        self.dockers[at].dropped.remove(&text);
         self.step(Input::Event {
             engine: EngineIndex(at as u32),
             generation,
