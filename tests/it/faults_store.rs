@@ -297,9 +297,14 @@ fn timed_fault_14_what_somebody_did_to_a_hosts_own_keys_is_put_right_within_an_i
         notices.so_far();
         notices.until("refresh_containers:h", SOON);
         meddle(&scene.redis, line, (&id, &name));
-        // A lease is looked at by heartbeats, one each two seconds; where a resync finds it gone, the next one is a second later at the soonest.
-        let limit = intervals(if line.ends_with(":lease") { 2 } else { 1 });
-        right_after_resyncs(&scene, &engine, &notices, (1, limit), line);
+        // Leases and `docker:alive` are the heartbeats', one each two seconds: longer than this test's interval, and shorter than any of a user's. Where a
+        // resync finds a lease gone, the next one is a second later at the soonest.
+        let (count, limit) = match line {
+            "DEL docker:hosts:h:lease" => (1, intervals(2)),
+            "DEL docker:alive" => (2, intervals(2)),
+            _ => (1, intervals(1)),
+        };
+        right_after_resyncs(&scene, &engine, &notices, (count, limit), line);
         assert_eq!(fields(&scene.redis), right, "{line}");
     }
     assert_no_other_handler_ran(&scene, &engine, BTreeMap::new());
