@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use socket2::SockRef;
+
 use super::TempDir;
 use crate::engine::http::{Conn, Listener, Place};
 
@@ -159,6 +161,10 @@ impl Proxy {
                     return;
                 }
                 if !refuse {
+                    if let Conn::Tcp(client) = &client {
+                        // What is stalled is the client's to keep; some kernels would take many MB of it.
+                        let _ = SockRef::from(client).set_recv_buffer_size(256 << 10);
+                    }
                     // A server that is down closes the client's connection; that is all it sees of it.
                     let _ = join(&accepting, client, number);
                 }
