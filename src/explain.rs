@@ -111,14 +111,14 @@ enum News {
 
 /// Explains what happens on an engine.
 fn follow(engine: &Engine, masker: &Masker, mut teller: Teller) -> io::Result<()> {
-    let connection = Connection::new(&engine.address);
+    let mut connection = Connection::new(&engine.address);
     let failed = |error: crate::docker::client::DockerError| io::Error::other(error.text);
     let hello = connection.hello(GREET).map_err(failed)?;
-    let client = Client::new(&engine.address);
+    let mut client = Client::new(&engine.address);
     let (sender, news) = bounded(WAITING);
     let api_version = hello.api_version.clone();
     threads::spawn("events", move || {
-        let end = listen(&connection, &hello, &sender);
+        let end = listen(connection, &hello, &sender);
         // It is the last word: there is time to wait for room.
         let _ = sender.send(News::End(end));
     })?;
@@ -146,7 +146,7 @@ fn follow(engine: &Engine, masker: &Masker, mut teller: Teller) -> io::Result<()
 }
 
 /// Reads the engine's events as fast as they come, until their end: why it was.
-fn listen(connection: &Connection, hello: &Hello, sender: &Sender<News>) -> String {
+fn listen(connection: Connection, hello: &Hello, sender: &Sender<News>) -> String {
     let from_ns = hello.clock_ns;
     let until_ns = from_ns.saturating_add(LASTING_NS);
     let mut events = match connection.events(&hello.api_version, from_ns, until_ns) {

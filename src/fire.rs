@@ -144,7 +144,7 @@ fn ask(engine: &Engine, container: Option<&str>) -> Result<(Hello, Option<Vec<u8
     let bytes = match container {
         // An engine takes a name or the beginning of an id for an id.
         Some(name) => {
-            let client = Client::new(&engine.address);
+            let mut client = Client::new(&engine.address);
             client.inspect(&hello.api_version, &name.into(), PATIENCE)?
         }
         None => None,

@@ -21,9 +21,6 @@ use tz::{DateTime, TimeZone};
 use crate::config::LogFormat;
 use patient::Patient;
 
-/// Crates that tell several lines a request: quiet unless `RUST_LOG` names them.
-const TALKATIVE: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
-
 /// Sets up the log of this process, once: its form, and the levels that `RUST_LOG` asks for (`info` unless set).
 ///
 /// # Errors
@@ -112,9 +109,6 @@ struct JsonLine<'a> {
 fn builder(form: Arc<Form>, filters: &str) -> Builder {
     let mut builder = Builder::new();
     builder.filter_level(LevelFilter::Info);
-    for module in TALKATIVE {
-        builder.filter_module(module, LevelFilter::Warn);
-    }
     builder.parse_filters(filters);
     builder.format(move |out, record| writeln!(out, "{}", line(&form, SystemTime::now(), record)));
     builder
@@ -343,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_sets_levels_and_talkative_crates_stay_quiet() {
+    fn the_environment_sets_levels() {
         let enabled = |filters: &str, target: &str, level: Level| {
             let logger = builder(Form::Journal.into(), filters).build();
             logger.enabled(&log::Metadata::builder().target(target).level(level).build())
@@ -351,12 +345,6 @@ mod tests {
         assert!(enabled("", "docker_cache::agent", Level::Info));
         assert!(!enabled("", "docker_cache::agent", Level::Debug));
         assert!(enabled("debug", "docker_cache::agent", Level::Debug));
-        assert!(enabled("", "ureq::run", Level::Warn));
-        for module in ["ureq::run", "ureq_proto::client", "rustls::conn"] {
-            assert!(!enabled("", module, Level::Info));
-            assert!(!enabled("trace", module, Level::Debug), "{module}");
-        }
-        assert!(enabled("info,ureq=debug", "ureq::run", Level::Debug));
         assert!(!enabled("off", "docker_cache", Level::Error));
     }
 

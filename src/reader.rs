@@ -270,7 +270,7 @@ enum Pause {
 /// Connects, and asks the engine who it is.
 fn greet(address: &Address, socket: &Socket) -> Result<Greeting, String> {
     let began = Instant::now();
-    let connection = Connection::new(address);
+    let mut connection = Connection::new(address);
     if !socket.hold(connection.closer()) {
         return Err("the agent stops".to_owned());
     }

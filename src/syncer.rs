@@ -13,6 +13,7 @@
 //! All end when the asks' sender is dropped and their [`Socket`]s are shut.
 
 use std::collections::{HashSet, VecDeque};
+use std::iter;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -51,6 +52,9 @@ const PINGS: usize = 2;
 
 /// How long an answer waits that is no news, unless the next one hangs.
 const HELD: Duration = Duration::from_millis(50);
+
+/// How many inspects the engine has at a time: it works on one while the answer to another is decoded.
+const AT_ONCE: usize = 2;
 
 /// What the core wants to know.
 #[derive(Clone, Debug)]
@@ -131,18 +135,20 @@ impl Syncer {
         let ask = match self.asks.recv_deadline(self.answered + QUIET) {
             Ok(ask) => ask,
             Err(RecvTimeoutError::Timeout) => {
-                if self.ping() {
+                let desk = &self.desk;
+                let mut engine = self.client.iter_mut();
+                if engine.all(|(generation, client)| desk.ping(*generation, client)) {
                     self.answered = Instant::now();
                 }
                 return ControlFlow::Continue(());
             }
             Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         };
-        let client = self.client(ask.generation);
+        let mut client = self.client(ask.generation);
         match ask.question {
             Question::List => {
                 let mut answer = Answer::list(&self.desk, ask.generation);
-                let list = self.desk.list(&client, &ask.api_version);
+                let list = self.desk.list(&mut client, &ask.api_version);
                 if !matches!(
                     list,
                     Err(Unlisted {
@@ -161,7 +167,9 @@ impl Syncer {
                 let mut answer = Answer::inspects(&self.desk, ask.generation, inspections);
                 let mut scratch = Scratch::default();
                 while let Some(inspection) = answer.open.front().cloned() {
-                    if self.answered.elapsed() >= QUIET && self.ping() {
+                    if self.answered.elapsed() >= QUIET
+                        && self.desk.ping(ask.generation, &mut client)
+                    {
                         self.answered = Instant::now();
                     }
                     let slow = SlowAsk {
@@ -174,7 +182,12 @@ impl Syncer {
                         true => PATIENCE,
                         false => IMPATIENCE,
                     };
-                    let result = self.desk.inspect(&client, &slow, patience, &mut scratch);
+                    // A container whose membership is asked for has its list in between.
+                    let at_once = if check_filters { 1 } else { AT_ONCE };
+                    let ids = answer.open.iter().map(|one| &one.id).take(at_once);
+                    let result = self
+                        .desk
+                        .inspect(&mut client, &slow, ids, patience, &mut scratch);
                     let moved = result == Inspected::Slow;
                     answer.next(result);
                     if moved {
@@ -185,20 +198,33 @@ impl Syncer {
                 }
             }
         }
+        self.client = Some((ask.generation, client));
         ControlFlow::Continue(())
     }
 
-    /// Does the engine that was asked last still answer? Where it does not the core is told.
-    fn ping(&self) -> bool {
-        let Some((generation, client)) = &self.client else {
-            return true;
-        };
+    /// A client of this generation: after a reconnect the socket leads to another process, perhaps to another engine.
+    fn client(&mut self, generation: Generation) -> Client {
+        match self.client.take() {
+            Some((of, client)) if of == generation => client,
+            _ => {
+                let client = Client::new(&self.desk.address);
+                // A stopped client fails every call at once, and says so.
+                self.socket.hold(client.closer());
+                client
+            }
+        }
+    }
+}
+
+impl Desk {
+    /// Does the engine still answer? Where it does not the core is told.
+    fn ping(&self, generation: Generation, client: &mut Client) -> bool {
         for _ in 0..PINGS {
             match client.ping() {
                 Err(error) if error.kind == DockerErrorKind::Timeout => {
-                    self.desk.door.put(Input::Unanswered {
-                        engine: self.desk.engine,
-                        generation: *generation,
+                    self.door.put(Input::Unanswered {
+                        engine: self.engine,
+                        generation,
                         error: error.text,
                     });
                 }
@@ -209,25 +235,9 @@ impl Syncer {
         false
     }
 
-    /// A client of this generation: after a reconnect the socket leads to another process, perhaps to another engine.
-    fn client(&mut self, generation: Generation) -> Client {
-        match &self.client {
-            Some((of, client)) if *of == generation => client.clone(),
-            _ => {
-                let client = Client::for_filters(&self.desk.address, &self.desk.filters);
-                // A stopped client fails every call at once, and says so.
-                self.socket.hold(client.closer());
-                self.client = Some((generation, client.clone()));
-                client
-            }
-        }
-    }
-}
-
-impl Desk {
-    fn list(&self, client: &Client, api_version: &str) -> Result<Vec<Row>, Unlisted> {
+    fn list(&self, client: &mut Client, api_version: &str) -> Result<Vec<Row>, Unlisted> {
         let deadline = Instant::now() + LIST_LIMIT;
-        let list = |filters: &[(String, String)]| {
+        let mut list = |filters: &[(String, String)]| {
             let left = deadline.saturating_duration_since(Instant::now());
             let rows = client.list(api_version, self.all, filters, None, left);
             rows.map_err(|error| Unlisted {
@@ -246,10 +256,12 @@ impl Desk {
         Ok(rows)
     }
 
-    fn inspect(
+    /// Asks for a container, the first of `ids`, and tells the engine which are the next.
+    fn inspect<'i>(
         &self,
-        client: &Client,
+        client: &mut Client,
         ask: &SlowAsk,
+        ids: impl Iterator<Item = &'i ContainerId>,
         limit: Duration,
         scratch: &mut Scratch,
     ) -> Inspected {
@@ -268,7 +280,7 @@ impl Desk {
         let left = deadline.saturating_duration_since(Instant::now());
         let Scratch { body, json } = scratch;
         let Inspection { id, known } = &ask.inspection;
-        match client.inspect_into(body, &ask.api_version, id, left) {
+        match client.inspect_first(body, &ask.api_version, ids, left) {
             Ok(false) => Inspected::Gone,
             Ok(true) if known.is_some_and(|known| known == answer_digest(body)) => {
                 Inspected::Same { member }
@@ -397,7 +409,7 @@ struct SlowState {
     threads: usize,
     /// How many of these wait for one that was given enough time before.
     waiting: usize,
-    /// What they ask with; made anew when the first of them starts.
+    /// What theirs are made from, and closed by; made anew when the first of them starts.
     client: Option<Client>,
 }
 
@@ -418,15 +430,15 @@ impl Slow {
             return;
         }
         if state.threads == 0 {
-            let client = Client::for_filters(&self.desk.address, &self.desk.filters);
+            let client = Client::new(&self.desk.address);
             self.socket.hold(client.closer());
             state.client = Some(client);
         }
-        let Some(client) = state.client.clone() else {
+        let Some(client) = state.client.as_ref().map(Client::another) else {
             return;
         };
         let slow = self.clone();
-        let work = move || slow.work(&client);
+        let work = move || slow.work(client);
         match threads::spawn(&format!("slow:{}", self.desk.name), work) {
             Ok(_) => state.threads += 1,
             Err(error) if state.threads > 0 => log::warn!("{error}"),
@@ -443,14 +455,15 @@ impl Slow {
         }
     }
 
-    fn work(&self, client: &Client) {
+    fn work(&self, mut client: Client) {
         loop {
             let Some((ask, limit)) = self.lock().next() else {
                 return;
             };
             let inspect = || {
-                let mut scratch = Scratch::default();
-                self.desk.inspect(client, &ask, limit, &mut scratch)
+                let (id, mut scratch) = (iter::once(&ask.inspection.id), Scratch::default());
+                self.desk
+                    .inspect(&mut client, &ask, id, limit, &mut scratch)
             };
             let result = threads::catch(inspect).unwrap_or_else(|panic| {
                 log::error!("thread `slow:{}` {panic}", self.desk.name);

@@ -6,16 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Read};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
-use ureq::config::Config;
-use ureq::http::Response;
-use ureq::{Agent, Body, BodyWithConfig, Timeout};
-
-use super::connect::{self, Alarm};
+use super::connect::is_timeout;
+use super::http::{Http, Reading, authority};
+use super::socket::Closer;
 pub use super::stream::Events;
 use super::{time, wire};
 use crate::model::{Address, ContainerId, Hello, Row};
@@ -23,8 +19,6 @@ use crate::model::{Address, ContainerId, Hello, Row};
 /// The newest version of the API that this agent was tried with; an engine that knows less is asked in its own.
 pub const MAX_API: &str = "1.51";
 
-/// An engine that listens and does not accept for so long is down.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A ping costs the engine nothing: if it is not answered by then, the engine listens and does not serve.
 const PING_LIMIT: Duration = Duration::from_secs(5);
 /// `/info` asks the storage driver and runs the runtimes for their versions: seconds on a machine under load.
@@ -34,13 +28,9 @@ const EVENTS_LIMIT: Duration = Duration::from_secs(5);
 /// 10,000 rows take a quiet engine about a second. A longer wait than this would only hold up the inspects behind it.
 pub const LIST_LIMIT: Duration = Duration::from_secs(20);
 
-/// A connection that nobody used for so long is not used again; a syncer pings more often.
-const IDLE_AGE: Duration = Duration::from_secs(30);
-
-/// Buffers of a connection, for what is sent (beside filters, which must fit as well) and for what is read. An answer's headers must fit, and an
-/// inspect (7 kB) is to be read at once. A process with many engines has them for each of its connections.
-const CLIENT_BYTES: (usize, usize) = (1 << 10, 16 << 10);
-const STREAM_BYTES: (usize, usize) = (1 << 10, 8 << 10);
+/// How much is read at once: an inspect (7 kB) is, and an event many times.
+const CLIENT_BYTES: usize = 16 << 10;
+const STREAM_BYTES: usize = 8 << 10;
 
 /// About 100,000 rows.
 const LIST_CAP: u64 = 256 << 20;
@@ -85,23 +75,8 @@ impl fmt::Display for DockerError {
 
 impl std::error::Error for DockerError {}
 
-/// Ends what another thread waits for.
-#[derive(Clone, Debug)]
-pub struct Closer {
-    agent: Agent,
-    closed: Arc<AtomicBool>,
-}
-
-impl Closer {
-    /// Shuts all sockets. Whoever is blocked on one returns at once, and every later call fails, with [`DockerErrorKind::Closed`].
-    pub fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.agent.clone().shutdown();
-    }
-}
-
-/// Lists and inspects, on connections that are kept. Clones share them and the closer.
-#[derive(Clone, Debug)]
+/// Lists and inspects, on a connection that is kept.
+#[derive(Debug)]
 pub struct Client {
     way: Way,
 }
@@ -109,32 +84,33 @@ pub struct Client {
 impl Client {
     /// Connects to nothing yet.
     pub fn new(address: &Address) -> Client {
-        Client::for_filters(address, &[])
+        let way = Way::new(address, CLIENT_BYTES);
+        Client { way }
     }
 
-    /// The same, for lists with these filters.
-    pub fn for_filters(address: &Address, filters: &[(String, String)]) -> Client {
-        let (output_bytes, input_bytes) = CLIENT_BYTES;
-        let list = list_path(MAX_API, true, filters, None);
-        let way = Way::new(address, (output_bytes + list.len(), input_bytes));
-        Client { way }
+    /// One with a connection of its own, closed by the same [`Closer`].
+    pub fn another(&self) -> Client {
+        let http = self.way.http.another();
+        Client { way: Way { http } }
     }
 
     /// What frees a thread that is blocked in one of the calls below.
     pub fn closer(&self) -> Closer {
-        self.way.closer.clone()
+        self.way.http.closer().clone()
     }
 
     /// Does the engine answer at all, whatever it says?
-    pub fn ping(&self) -> Result<(), DockerError> {
-        said(self.way.get("ping", "/_ping", PING_LIMIT)?);
+    pub fn ping(&mut self) -> Result<(), DockerError> {
+        let by = Instant::now() + PING_LIMIT;
+        self.way.get("ping", "/_ping", by)?;
+        self.way.said(by);
         Ok(())
     }
 
     /// Lists containers: with `all` the stopped ones too, otherwise Docker's default list; those that all `filters` (Docker's own, name and
     /// value) leave in; with `only` that one at most. `limit` is for the whole call.
     pub fn list(
-        &self,
+        &mut self,
         api_version: &str,
         all: bool,
         filters: &[(String, String)],
@@ -142,11 +118,15 @@ impl Client {
         limit: Duration,
     ) -> Result<Vec<Row>, DockerError> {
         let action = "list the containers of";
+        let by = Instant::now() + limit;
         let path = list_path(api_version, all, filters, only);
-        let response = self.way.get(action, &path, limit)?;
-        let body = self.way.opened(action, response, LIST_CAP)?;
-        let mut rows = wire::rows(body.reader())
-            .map_err(|cause| self.way.failed(action, cause.into()))?
+        match self.way.get(action, &path, by)? {
+            200 => {}
+            status => return Err(self.way.refused(action, status, by)),
+        }
+        let body = Reading::of(&mut self.way.http, by, LIST_CAP);
+        let mut rows = wire::rows(body)
+            .map_err(|cause| self.way.failed(action, cause))?
             .map_err(|cause| self.way.bad_answer(action, cause))?;
         if let Some(only) = only {
             rows.retain(|row| row.id == *only);
@@ -156,35 +136,41 @@ impl Client {
 
     /// The answer to an inspect, as it came. `None`: there is no such container. `limit` is for the whole call.
     pub fn inspect(
-        &self,
+        &mut self,
         api_version: &str,
         id: &ContainerId,
         limit: Duration,
     ) -> Result<Option<Vec<u8>>, DockerError> {
         let mut body = Vec::new();
-        let found = self.inspect_into(&mut body, api_version, id, limit)?;
+        let found = self.inspect_first(&mut body, api_version, [id].into_iter(), limit)?;
         Ok(found.then_some(body))
     }
 
-    /// The same for who asks for many: whatever `body` held is replaced. False: there is no such container.
-    pub fn inspect_into(
-        &self,
+    /// The same for who asks for many: inspects the first of these, whatever `body` held is replaced, and has the engine work on the others, which
+    /// are to be asked for next. False: there is no such container.
+    pub fn inspect_first<'i>(
+        &mut self,
         body: &mut Vec<u8>,
         api_version: &str,
-        id: &ContainerId,
+        ids: impl Iterator<Item = &'i ContainerId>,
         limit: Duration,
     ) -> Result<bool, DockerError> {
         let action = "inspect a container of";
-        let path = format!("/v{api_version}/containers/{}/json", escaped(id.as_str()));
-        let response = self.way.get(action, &path, limit)?;
-        if response.status() != 404 {
-            self.way.read_200(body, action, response, INSPECT_CAP)?;
-            return Ok(true);
-        }
-        // Only the engine's own word makes a container gone: a proxy that knows no such page says 404 as well.
-        match said(response) {
-            Some(said) if said.to_lowercase().contains("no such container") => Ok(false),
-            said => Err(self.way.refused(action, 404, said)),
+        let by = Instant::now() + limit;
+        let path =
+            |id: &ContainerId| format!("/v{api_version}/containers/{}/json", escaped(id.as_str()));
+        let paths: Vec<String> = ids.map(path).collect();
+        match self.way.get_first(action, &paths, by)? {
+            200 => {
+                self.way.read(body, action, by, INSPECT_CAP)?;
+                Ok(true)
+            }
+            // Only the engine's own word makes a container gone: a proxy that knows no such page says 404 as well.
+            404 => match self.way.said(by) {
+                Some(said) if said.to_lowercase().contains("no such container") => Ok(false),
+                said => Err(self.way.told(action, 404, said)),
+            },
+            status => Err(self.way.refused(action, status, by)),
         }
     }
 }
@@ -204,32 +190,27 @@ impl Connection {
 
     /// What frees a thread that is blocked in one of the calls below, or in [`Events::next`].
     pub fn closer(&self) -> Closer {
-        self.way.closer.clone()
+        self.way.http.closer().clone()
     }
 
     /// Asks the engine who it is and settles the version to speak: the lower of [`MAX_API`] and its own.
     ///
     /// An engine behind a proxy that keeps `/info` or `/version` to itself is taken without what they tell; its clock is then that of the
     /// `Date` header. No answer is waited for longer than `limit`.
-    pub fn hello(&self, limit: Duration) -> Result<Hello, DockerError> {
-        let ping = self.way.get("ping", "/_ping", PING_LIMIT.min(limit))?;
-        let header = |name: &str| {
-            ping.headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
-        let theirs = header("Api-Version").unwrap_or("").to_owned();
-        let date_ns = header("Date").and_then(time::http_date_ns).unwrap_or(0);
-        let status = ping.status();
-        if status == 404 || status.is_redirection() {
+    pub fn hello(&mut self, limit: Duration) -> Result<Hello, DockerError> {
+        let by = Instant::now() + PING_LIMIT.min(limit);
+        let status = self.way.get("ping", "/_ping", by)?;
+        let header = |name: &str| self.way.http.header(name).unwrap_or_default();
+        let theirs = header("Api-Version").to_owned();
+        let date_ns = time::http_date_ns(header("Date")).unwrap_or(0);
+        if matches!(status, 300..400 | 404) {
             let cause = format!(
-                "status {}: something else than a Docker engine answers there; give the engine's own host and port",
-                status.as_u16()
+                "status {status}: something else than a Docker engine answers there; give the engine's own host and port"
             );
-            let kind = DockerErrorKind::Status(status.as_u16());
+            let kind = DockerErrorKind::Status(status);
             return Err(self.way.error(kind, "ping", cause));
         }
-        self.way.body_of_200("ping", ping, SMALL_CAP)?;
+        self.way.body_of_200(status, "ping", by)?;
         let Some(api_version) = lower_version(&theirs) else {
             let cause = "it names no Api-Version; is it a Docker engine?";
             return Err(self.way.bad_answer("ping", cause));
@@ -256,145 +237,107 @@ impl Connection {
 
     /// Opens `/events` from `since_ns` to `until_ns`, both inclusive and in ns of the engine's clock.
     pub fn events(
-        &self,
+        mut self,
         api_version: &str,
         since_ns: i64,
         until_ns: i64,
     ) -> Result<Events, DockerError> {
         let action = Events::ACTION;
+        let by = Instant::now() + EVENTS_LIMIT;
         let (since, until) = (stamp(since_ns), stamp(until_ns));
         let path = format!("/v{api_version}/events?since={since}&until={until}");
-        let response = self
-            .way
-            .closer
-            .agent
-            .get(self.way.url(&path))
-            .config()
-            .timeout_recv_response(Some(EVENTS_LIMIT))
-            .build()
-            .call()
-            .map_err(|cause| self.way.failed(action, cause))?;
-        match response.status().as_u16() {
-            200 => Ok(Events::new(self.way.clone(), response.into_body())),
-            status => Err(self.way.refused(action, status, said(response))),
+        match self.way.get(action, &path, by)? {
+            200 => Ok(Events::new(self.way)),
+            status => Err(self.way.refused(action, status, by)),
         }
     }
 
     /// The body of an answer that a proxy may refuse to give.
     fn unless_forbidden(
-        &self,
+        &mut self,
         action: &str,
         path: &str,
         limit: Duration,
     ) -> Result<Option<Vec<u8>>, DockerError> {
-        let response = self.way.get(action, path, limit)?;
-        if response.status() == 403 {
-            // A connection whose answer is not read to its end could not be used again.
-            said(response);
-            return Ok(None);
+        let by = Instant::now() + limit;
+        match self.way.get(action, path, by)? {
+            403 => {
+                // A connection whose answer is not read to its end could not be used again.
+                self.way.said(by);
+                Ok(None)
+            }
+            status => self.way.body_of_200(status, action, by).map(Some),
         }
-        self.way.body_of_200(action, response, SMALL_CAP).map(Some)
     }
 }
 
-/// The way to one engine, and how failures on it are told.
-#[derive(Clone, Debug)]
+/// The way to one engine, and how failures on it are told. All ends at `by`.
+#[derive(Debug)]
 pub(super) struct Way {
-    address: Address,
-    closer: Closer,
-    pub(super) alarm: Alarm,
+    pub(super) http: Http,
 }
 
 impl Way {
-    fn new(address: &Address, (output_bytes, input_bytes): (usize, usize)) -> Way {
-        let config = Config::builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            // Nothing in the environment may lead us elsewhere.
-            .proxy(None)
-            .user_agent(concat!("docker-cache/", env!("CARGO_PKG_VERSION")))
-            .accept("application/json")
-            .max_idle_age(IDLE_AGE)
-            .timeout_connect(Some(CONNECT_LIMIT))
-            .timeout_send_request(Some(CONNECT_LIMIT))
-            .input_buffer_size(input_bytes)
-            .output_buffer_size(output_bytes)
-            .build();
-        let alarm = Alarm::default();
-        Way {
-            address: address.clone(),
-            closer: Closer {
-                agent: connect::agent(address, config, alarm.clone()),
-                closed: Arc::new(AtomicBool::new(false)),
-            },
-            alarm,
-        }
+    fn new(address: &Address, room: usize) -> Way {
+        let http = Http::new(address, Closer::default(), room);
+        Way { http }
     }
 
-    fn url(&self, path: &str) -> String {
-        match &self.address {
-            Address::Unix(_) => format!("http://localhost{path}"),
-            Address::Tcp { host, port } => format!("http://{}:{port}{path}", bracketed(host)),
-        }
+    /// Asks; the status of the answer.
+    fn get(&mut self, action: &str, path: &str, by: Instant) -> Result<u16, DockerError> {
+        self.get_first(action, &[path.to_owned()], by)
     }
 
-    /// Asks, with a limit for the whole of the answer.
-    fn get(
-        &self,
+    /// Asks for the first, and sends the others along.
+    fn get_first(
+        &mut self,
         action: &str,
-        path: &str,
-        limit: Duration,
-    ) -> Result<Response<Body>, DockerError> {
-        self.closer
-            .agent
-            .get(self.url(path))
-            .config()
-            .timeout_per_call(Some(limit))
-            .build()
-            .call()
-            .map_err(|cause| self.failed(action, cause))
+        paths: &[String],
+        by: Instant,
+    ) -> Result<u16, DockerError> {
+        let status = self.http.get(paths, by);
+        status.map_err(|cause| self.failed(action, cause))
     }
 
+    /// The body of a small answer that has to be as it should.
     fn body_of_200(
-        &self,
+        &mut self,
+        status: u16,
         action: &str,
-        response: Response<Body>,
-        cap: u64,
+        by: Instant,
     ) -> Result<Vec<u8>, DockerError> {
+        if status != 200 {
+            return Err(self.refused(action, status, by));
+        }
         let mut body = Vec::new();
-        self.read_200(&mut body, action, response, cap)?;
+        self.read(&mut body, action, by, SMALL_CAP)?;
         Ok(body)
     }
 
-    fn read_200(
-        &self,
+    fn read(
+        &mut self,
         body: &mut Vec<u8>,
         action: &str,
-        response: Response<Body>,
+        by: Instant,
         cap: u64,
     ) -> Result<(), DockerError> {
-        body.clear();
-        let mut reader = self.opened(action, response, cap)?.reader();
-        match reader.read_to_end(body) {
-            Ok(_) => Ok(()),
-            Err(cause) => Err(self.failed(action, cause.into())),
-        }
+        let read = Reading::of(&mut self.http, by, cap).all(body);
+        read.map_err(|cause| self.failed(action, cause))
     }
 
-    /// The body of an answer that is as it should be, not read yet.
-    fn opened(
-        &self,
-        action: &str,
-        response: Response<Body>,
-        cap: u64,
-    ) -> Result<BodyWithConfig<'static>, DockerError> {
-        match response.status().as_u16() {
-            200 => Ok(response.into_body().into_with_config().limit(cap)),
-            status => Err(self.refused(action, status, said(response))),
-        }
+    /// What the body of an error says.
+    fn said(&mut self, by: Instant) -> Option<String> {
+        let mut body = Vec::new();
+        let read = Reading::of(&mut self.http, by, SMALL_CAP).all(&mut body);
+        wire::message(read.ok().map(|()| &*body)?)
     }
 
-    fn refused(&self, action: &str, status: u16, said: Option<String>) -> DockerError {
+    fn refused(&mut self, action: &str, status: u16, by: Instant) -> DockerError {
+        let said = self.said(by);
+        self.told(action, status, said)
+    }
+
+    fn told(&self, action: &str, status: u16, said: Option<String>) -> DockerError {
         let said = said.unwrap_or_else(|| "no reason given".to_owned());
         let cause = format!("status {status}: {said}");
         self.error(DockerErrorKind::Status(status), action, cause)
@@ -405,16 +348,16 @@ impl Way {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.closer.closed.load(Ordering::SeqCst)
+        self.http.closer().is_closed()
     }
 
     /// Says what a failure of the transport means.
-    pub(super) fn failed(&self, action: &str, cause: ureq::Error) -> DockerError {
+    pub(super) fn failed(&self, action: &str, cause: io::Error) -> DockerError {
         let (kind, cause) = if self.is_closed() {
             let cause = "this agent closed the connection";
             (DockerErrorKind::Closed, cause.to_owned())
         } else {
-            judge(cause)
+            judge(&cause)
         };
         self.error(kind, action, cause)
     }
@@ -425,60 +368,39 @@ impl Way {
         action: &str,
         cause: impl fmt::Display,
     ) -> DockerError {
-        let engine = match &self.address {
+        let engine = match self.http.address() {
             Address::Unix(path) => format!("unix://{}", path.display()),
-            Address::Tcp { host, port } => format!("tcp://{}:{port}", bracketed(host)),
+            tcp => format!("tcp://{}", authority(tcp)),
         };
         let text = format!("failed to {action} engine `{engine}`: {cause}");
         DockerError { kind, text }
     }
 }
 
-/// What the body of an error says.
-fn said(response: Response<Body>) -> Option<String> {
-    let body = response.into_body().into_with_config().limit(SMALL_CAP);
-    wire::message(&body.read_to_vec().ok()?)
-}
-
 /// What a failure of the transport means, and what to do about it.
-fn judge(cause: ureq::Error) -> (DockerErrorKind, String) {
-    use DockerErrorKind::{BadAnswer, Broken, Refused};
-    match cause {
-        ureq::Error::Timeout(limit) => {
-            let cause = match limit {
-                Timeout::Connect => "it did not accept the connection in time",
-                Timeout::PerRead => "it was silent for too long",
-                _ => "it did not answer in time",
-            };
-            (DockerErrorKind::Timeout, cause.to_owned())
+fn judge(cause: &io::Error) -> (DockerErrorKind, String) {
+    use DockerErrorKind::{BadAnswer, Broken, Refused, Timeout};
+    let told = plain(cause);
+    match cause.kind() {
+        _ if is_timeout(cause) => {
+            let what = cause.get_ref().map(|what| what.to_string());
+            let what = what.unwrap_or_else(|| "it did not answer in time".to_owned());
+            (Timeout, what)
         }
-        ureq::Error::Io(cause) => {
-            let told = plain(&cause);
-            match cause.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    let remedy = "add the user to the group `docker` or run as root";
-                    (Refused, format!("{told}; {remedy}"))
-                }
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    (Refused, format!("{told}; is the engine running?"))
-                }
-                io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable
-                | io::ErrorKind::NetworkDown
-                | io::ErrorKind::AddrNotAvailable => (Refused, told),
-                io::ErrorKind::UnexpectedEof => (Broken, "it closed the connection".to_owned()),
-                _ => (Broken, told),
-            }
+        io::ErrorKind::PermissionDenied => {
+            let remedy = "add the user to the group `docker` or run as root";
+            (Refused, format!("{told}; {remedy}"))
         }
-        cause @ (ureq::Error::Protocol(_)
-        | ureq::Error::Http(_)
-        | ureq::Error::LargeResponseHeader(..)) => {
-            (BadAnswer, format!("{cause}; is it a Docker engine?"))
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            (Refused, format!("{told}; is the engine running?"))
         }
-        cause @ (ureq::Error::BodyExceedsLimit(_) | ureq::Error::BadUri(_)) => {
-            (BadAnswer, cause.to_string())
-        }
-        cause => (Broken, cause.to_string()),
+        io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::AddrNotAvailable => (Refused, told),
+        io::ErrorKind::UnexpectedEof => (Broken, "it closed the connection".to_owned()),
+        io::ErrorKind::InvalidData => (BadAnswer, told),
+        _ => (Broken, told),
     }
 }
 
@@ -489,13 +411,6 @@ fn plain(cause: &io::Error) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_ascii_lowercase());
     first.into_iter().chain(letters).collect()
-}
-
-fn bracketed(host: &str) -> String {
-    match host.contains(':') {
-        true => format!("[{host}]"),
-        false => host.to_owned(),
-    }
 }
 
 fn list_path(
@@ -695,7 +610,7 @@ mod tests {
         let path = list_path("1.41", true, &filters, Some(&only));
         let path: &'static str = Box::leak(path.into_boxed_str());
         let fake = Fake::answering(vec![(path, ok("[]"))]);
-        let client = Client::for_filters(&fake.address(), &filters);
+        let mut client = Client::new(&fake.address());
         let rows = client.list("1.41", true, &filters, Some(&only), LIST_LIMIT);
         assert_eq!(rows, Ok(vec![]));
         fake.finish();
@@ -710,7 +625,7 @@ mod tests {
             ("/v1.41/containers/json?all=1", ok(two)),
             (one, ok(two)),
         ]);
-        let client = Client::new(&fake.address());
+        let mut client = Client::new(&fake.address());
         assert_eq!(client.list("1.41", true, &[], None, LIST_LIMIT), Ok(vec![]));
         let rows = client.list("1.41", true, &[], None, LIST_LIMIT);
         assert_eq!(rows.map(|rows| rows.len()), Ok(2));
@@ -761,8 +676,8 @@ mod tests {
             (path, no("<html></html>")),
             (path, answer("500 Internal Server Error", "", "no")),
         ]);
-        let client = Client::new(&fake.address());
-        let inspect = || client.inspect("1.41", &"abc".into(), PATIENCE);
+        let mut client = Client::new(&fake.address());
+        let mut inspect = || client.inspect("1.41", &"abc".into(), PATIENCE);
         assert_eq!(inspect(), Ok(Some(b"{}".to_vec())));
         assert_eq!(inspect(), Ok(None));
         assert_eq!(inspect(), Ok(None));
@@ -784,7 +699,7 @@ mod tests {
             assert_eq!(request, "GET /v1.41/containers/next/json HTTP/1.1");
             send(&mut next, ok("next").as_bytes());
         });
-        let client = Client::new(&fake.address());
+        let mut client = Client::new(&fake.address());
         let start = Instant::now();
         let slow = client.inspect("1.41", &"slow".into(), SOON);
         assert_eq!(kind(slow), DockerErrorKind::Timeout);
@@ -827,7 +742,7 @@ mod tests {
             asked.send(()).expect("the test waits");
             wait_for_end(&mut peer);
         });
-        let client = Client::new(&fake.address());
+        let mut client = Client::new(&fake.address());
         let closer = client.closer();
         let call = std::thread::spawn(move || {
             let result = client.inspect("1.41", &"abc".into(), 6 * PATIENCE);
@@ -836,7 +751,7 @@ mod tests {
         was_asked.recv_timeout(PATIENCE).expect("it asks");
         let start = Instant::now();
         closer.close();
-        let (result, client) = call.join().expect("it does not panic");
+        let (result, mut client) = call.join().expect("it does not panic");
         assert!(
             start.elapsed() < Duration::from_secs(1),
             "{:?}",
@@ -857,7 +772,7 @@ mod tests {
             error.text,
             "failed to ping engine `unix:///nonexistent/docker.sock`: no such file or directory; is the engine running?"
         );
-        let denied = judge(io::Error::from_raw_os_error(13).into());
+        let denied = judge(&io::Error::from_raw_os_error(13));
         let remedy = "permission denied; add the user to the group `docker` or run as root";
         assert_eq!(denied, (DockerErrorKind::Refused, remedy.to_owned()));
     }
@@ -885,8 +800,7 @@ mod tests {
         let head = script.join().expect("the script went as it should");
         let host = format!("host: 127.0.0.1:{port}\r\n");
         assert!(head.to_lowercase().contains(&host), "{head}");
-        let url = Way::new(&address("::1"), CLIENT_BYTES).url("/_ping");
-        assert_eq!(url, format!("http://[::1]:{port}/_ping"));
+        assert_eq!(authority(&address("::1")), format!("[::1]:{port}"));
     }
 
     #[test]

@@ -1,23 +1,13 @@
-//! How bytes reach an engine: over a Unix socket or over TCP, as one kind of transport for ureq.
-//!
-//! Both register their socket with the agent, so that shutting the agent frees a thread that is blocked in a read. Names are looked up here,
-//! once per connection: ureq's own resolver would start a thread for each request, kept-alive connection or not.
+//! How bytes reach an engine: a socket, found by a path or by a name, whose reads end in time and which another thread may shut.
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, ToSocketAddrs};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, ShutdownHandle, Transport,
-};
-use ureq::{Error, Timeout};
 
 use crate::model::Address;
 
@@ -30,97 +20,106 @@ const KEEPALIVE_TRIES: u32 = 3;
 /// How long what we sent may stay unacknowledged; Linux counts keepalive probes against it as well.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// The only limit where the caller gave none; all of ours give one.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// How long a question may wait to be taken. It is short, and finds room in the socket's buffer; only filters may be long.
+const SEND_LIMIT: Duration = Duration::from_secs(5);
 
-/// An agent whose connections lead to one engine, whatever the URLs of its requests say.
-pub(super) fn agent(address: &Address, config: Config, alarm: Alarm) -> ureq::Agent {
-    let dialer = Dialer {
-        address: address.clone(),
-        alarm,
-    };
-    ureq::Agent::with_parts(config, dialer, NoResolver)
-}
+/// The shortest limit of a read: less would only turn in circles.
+const SHORTEST: Duration = Duration::from_millis(1);
 
-/// When reads are to be given up, beside the limits that ureq knows: those are durations, and stay what they were when the request was sent.
-#[derive(Clone, Default, Debug)]
-pub(super) struct Alarm(Arc<Mutex<Option<Instant>>>);
+/// A socket that another thread may shut while this one reads.
+pub(super) struct Shared(Socket);
 
-impl Alarm {
-    /// Reads from now on end then at the latest.
-    pub(super) fn set(&self, at: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
-    }
-
-    fn sooner(&self, timeout: NextTimeout) -> NextTimeout {
-        let Some(at) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else {
-            return timeout;
-        };
-        let left = at.saturating_duration_since(Instant::now()).into();
-        if timeout.after <= left {
-            return timeout;
-        }
-        NextTimeout {
-            after: left,
-            reason: Timeout::PerRead,
-            ..timeout
-        }
+impl Shared {
+    pub(super) fn shut(&self) {
+        // It fails only where there is nothing left to shut.
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
-/// Opens connections to one engine, each time anew from the path or the name: both may lead elsewhere by then.
-#[derive(Debug)]
-struct Dialer {
-    address: Address,
-    alarm: Alarm,
+/// A connected socket.
+pub(super) struct Transport {
+    socket: Arc<Shared>,
+    /// The limit that its reads have now; a system call is made only to change it.
+    limit: Duration,
 }
 
-impl<In: Transport> Connector<In> for Dialer {
-    type Out = SocketTransport;
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Transport").field(&self.socket.0).finish()
+    }
+}
 
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        _: Option<In>,
-    ) -> Result<Option<SocketTransport>, Error> {
-        let limit = details.timeout.not_zero();
-        let limit = limit.map_or(CONNECT_LIMIT, |limit| *limit);
-        let socket = match &self.address {
+impl Transport {
+    /// Connects, within this limit. Path and name are looked up each time anew: both may lead elsewhere by then.
+    pub(super) fn connect(address: &Address, limit: Duration) -> io::Result<Transport> {
+        let socket = match address {
             Address::Unix(path) => connect_unix(&SockAddr::unix(path)?, limit),
             Address::Tcp { host, port } => connect_tcp(host, *port, limit),
         };
         let socket = socket.map_err(|cause| match is_timeout(&cause) {
-            true => Error::Timeout(details.timeout.reason),
-            false => Error::Io(cause),
+            true => timeout("it did not accept the connection in time"),
+            false => cause,
         })?;
-        let socket = Arc::new(SharedSocket(socket));
-        let weak: Weak<SharedSocket> = Arc::downgrade(&socket);
-        (details.register_shutdown)(weak)?;
-        Ok(Some(SocketTransport {
-            socket,
-            alarm: self.alarm.clone(),
-            buffers: LazyBuffers::new(
-                details.config.input_buffer_size(),
-                details.config.output_buffer_size(),
-            ),
-            read_limit: None,
-            write_limit: None,
-        }))
+        socket.set_write_timeout(Some(SEND_LIMIT))?;
+        Ok(Transport::over(socket))
+    }
+
+    pub(super) fn over(socket: Socket) -> Transport {
+        Transport {
+            socket: Arc::new(Shared(socket)),
+            limit: Duration::ZERO,
+        }
+    }
+
+    /// For who is to shut it.
+    pub(super) fn shared(&self) -> Weak<Shared> {
+        Arc::downgrade(&self.socket)
+    }
+
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        (&self.socket.0).write_all(bytes)
+    }
+
+    /// Waits until `by` for bytes; 0 is their end.
+    ///
+    /// A read's limit is a duration, and to set it is a system call. So it is set to a part of the time that is left, which stays a fair limit for a
+    /// while, and whoever is woken too early reads on.
+    pub(super) fn receive(&mut self, into: &mut [u8], by: Instant) -> io::Result<usize> {
+        loop {
+            let left = by.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            if !(left / 2..=left).contains(&self.limit) {
+                let limit = (left - left / 4).max(SHORTEST);
+                self.socket.0.set_read_timeout(Some(limit))?;
+                self.limit = limit;
+            }
+            match (&self.socket.0).read(into) {
+                Err(cause) if is_timeout(&cause) || is_interrupted(&cause) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Open and in order is a connection on which nothing waits: neither an end nor bytes that nobody asked for.
+    pub(super) fn is_open(&self) -> bool {
+        let mut byte = [0];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let waits = rustix::net::recv(&self.socket.0, &mut byte, flags);
+        matches!(waits, Err(rustix::io::Errno::WOULDBLOCK))
     }
 }
 
 /// Connects to a socket's path. A `connect` blocks there only when the engine no longer accepts and its queue is full; the write limit ends that.
 fn connect_unix(address: &SockAddr, limit: Duration) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_write_timeout(Some(limit))?;
+    socket.set_write_timeout(Some(limit.max(SHORTEST)))?;
     loop {
         match socket.connect(address) {
-            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) if is_interrupted(&cause) => {}
             Err(cause) => return Err(cause),
-            Ok(()) => {
-                socket.set_write_timeout(None)?;
-                return Ok(socket);
-            }
+            Ok(()) => return Ok(socket),
         }
     }
 }
@@ -166,139 +165,18 @@ fn guard_tcp(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
-/// A socket that another thread may shut while this one reads.
-struct SharedSocket(Socket);
-
-impl ShutdownHandle for SharedSocket {
-    fn shutdown(&self) {
-        // It fails only where there is nothing left to shut.
-        let _ = self.0.shutdown(Shutdown::Both);
-    }
-}
-
-/// A connected socket, as ureq wants it.
-struct SocketTransport {
-    socket: Arc<SharedSocket>,
-    alarm: Alarm,
-    buffers: LazyBuffers,
-    /// The limits that the socket has now; a system call is made only to change them.
-    read_limit: Option<Duration>,
-    write_limit: Option<Duration>,
-}
-
-impl fmt::Debug for SocketTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SocketTransport")
-    }
-}
-
-impl Transport for SocketTransport {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        let timeout = not_over(timeout.for_write())?;
-        let limit = timeout.not_zero().map(|limit| stepped(*limit));
-        if limit != self.write_limit {
-            self.socket.0.set_write_timeout(limit)?;
-            self.write_limit = limit;
-        }
-        let mut socket = &self.socket.0;
-        match socket.write_all(&self.buffers.output()[..amount]) {
-            Err(cause) if is_timeout(&cause) => Err(Error::Timeout(timeout.reason)),
-            other => other.map_err(Error::Io),
-        }
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let timeout = not_over(self.alarm.sooner(timeout.for_read()))?;
-        let limit = timeout.not_zero().map(|limit| stepped(*limit));
-        if limit != self.read_limit {
-            self.socket.0.set_read_timeout(limit)?;
-            self.read_limit = limit;
-        }
-        let mut socket = &self.socket.0;
-        let current = &mut self.read_limit;
-        let outcome = read_on(
-            &mut socket,
-            self.buffers.input_append_buf(),
-            limit,
-            |left| {
-                *current = Some(left);
-                self.socket.0.set_read_timeout(Some(left))
-            },
-        );
-        match outcome {
-            Ok(amount) => {
-                self.buffers.input_appended(amount);
-                Ok(amount > 0)
-            }
-            Err(cause) if is_timeout(&cause) => Err(Error::Timeout(timeout.reason)),
-            Err(cause) => Err(Error::Io(cause)),
-        }
-    }
-
-    fn is_open(&mut self) -> bool {
-        // Open and in order is a connection on which nothing waits: neither an end nor bytes that nobody asked for.
-        let mut byte = [0];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let waits = rustix::net::recv(&self.socket.0, &mut byte, flags);
-        matches!(waits, Err(rustix::io::Errno::WOULDBLOCK))
-    }
-}
-
-/// Reads, and reads on after a signal with the time that is left: a socket with a limit is not taken up again by the kernel.
-fn read_on(
-    source: &mut impl Read,
-    buffer: &mut [u8],
-    limit: Option<Duration>,
-    mut set_limit: impl FnMut(Duration) -> io::Result<()>,
-) -> io::Result<usize> {
-    let start = Instant::now();
-    loop {
-        match source.read(buffer) {
-            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {
-                let Some(limit) = limit else { continue };
-                let left = limit.saturating_sub(start.elapsed());
-                if left.is_zero() {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                set_limit(left)?;
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-/// A limit in whole steps, rounded up: a limit for a whole call is a little less with each read, and each change costs a system call.
-fn stepped(limit: Duration) -> Duration {
-    const STEP_MS: u128 = 10;
-    let steps = limit.as_nanos().div_ceil(STEP_MS * 1_000_000);
-    u64::try_from(steps * STEP_MS).map_or(Duration::MAX, Duration::from_millis)
-}
-
-/// A limit of zero would mean none to a socket.
-fn not_over(timeout: NextTimeout) -> Result<NextTimeout, Error> {
-    if timeout.after.is_zero() {
-        return Err(Error::Timeout(timeout.reason));
-    }
-    Ok(timeout)
+/// A limit of ours that is over, with what did not happen in time.
+pub(super) fn timeout(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::WouldBlock, what)
 }
 
 /// Our own limit, that is; `TimedOut` is the kernel's word for a peer that keepalive found gone.
-fn is_timeout(cause: &io::Error) -> bool {
+pub(super) fn is_timeout(cause: &io::Error) -> bool {
     cause.kind() == io::ErrorKind::WouldBlock
 }
 
-/// The dialer knows where to go.
-#[derive(Debug)]
-struct NoResolver;
-
-impl Resolver for NoResolver {
-    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        Ok(self.empty())
-    }
+fn is_interrupted(cause: &io::Error) -> bool {
+    cause.kind() == io::ErrorKind::Interrupted
 }
 
 #[cfg(test)]
@@ -309,14 +187,10 @@ mod tests {
     const SOON: Duration = Duration::from_millis(50);
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    fn transport(socket: Socket) -> SocketTransport {
-        SocketTransport {
-            socket: Arc::new(SharedSocket(socket)),
-            alarm: Alarm::default(),
-            buffers: LazyBuffers::new(1024, 1024),
-            read_limit: None,
-            write_limit: None,
-        }
+    fn pair() -> (Transport, Socket) {
+        let (ours, theirs) =
+            Socket::pair(Domain::UNIX, Type::STREAM, None).expect("a pair is free");
+        (Transport::over(ours), theirs)
     }
 
     #[test]
@@ -378,60 +252,49 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_does_not_end_a_read() {
-        struct Interrupted(u32);
-        impl Read for Interrupted {
-            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-                self.0 -= 1;
-                match self.0 {
-                    0 => Ok(3),
-                    _ => Err(io::ErrorKind::Interrupted.into()),
-                }
-            }
+    fn a_read_ends_at_its_time_and_not_before() {
+        for limit in [1, 3, 50, 300].map(Duration::from_millis) {
+            let (mut ours, _theirs) = pair();
+            let start = Instant::now();
+            let cause = ours.receive(&mut [0; 8], start + limit).unwrap_err();
+            assert!(is_timeout(&cause), "{cause}");
+            assert!(start.elapsed() >= limit, "{:?}", start.elapsed());
+            assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+            assert!(ours.limit <= limit.max(SHORTEST), "{:?}", ours.limit);
         }
-        let mut limits = Vec::new();
-        let read = read_on(&mut Interrupted(4), &mut [0; 8], Some(PATIENCE), |left| {
-            limits.push(left);
-            Ok(())
-        });
-        assert_eq!(read.expect("it comes in the end"), 3);
-        assert_eq!(limits.len(), 3);
-        assert!(limits.is_sorted_by(|a, b| a >= b) && limits[0] < PATIENCE);
-        let unlimited = read_on(&mut Interrupted(4), &mut [0; 8], None, |_| unreachable!());
-        assert_eq!(unlimited.expect("it comes in the end"), 3);
-        let over = read_on(
-            &mut Interrupted(9),
-            &mut [0; 8],
-            Some(Duration::ZERO),
-            |_| Ok(()),
+        // What is over is over, whatever waits.
+        let (mut ours, mut theirs) = pair();
+        theirs.write_all(b"x").expect("there is room");
+        assert!(is_timeout(
+            &ours.receive(&mut [0; 8], Instant::now()).unwrap_err()
+        ));
+        assert_eq!(
+            ours.receive(&mut [0; 8], Instant::now() + PATIENCE).ok(),
+            Some(1)
         );
-        assert!(is_timeout(&over.unwrap_err()));
     }
 
     #[test]
-    fn a_limit_grows_to_the_next_step_and_never_shrinks() {
-        for (limit, step) in [
-            (1, 10_000),
-            (9_999, 10_000),
-            (10_000, 10_000),
-            (10_001, 20_000),
-        ] {
-            let stepped = stepped(Duration::from_micros(limit));
-            assert_eq!(stepped, Duration::from_micros(step), "{limit}");
+    fn the_limit_of_reads_is_seldom_changed() {
+        let (mut ours, mut theirs) = pair();
+        let mut limits = Vec::new();
+        for _ in 0..100 {
+            theirs.write_all(b"x").expect("there is room");
+            let by = Instant::now() + PATIENCE;
+            ours.receive(&mut [0; 8], by).expect("it is there");
+            limits.push(ours.limit);
         }
-        assert!(stepped(Duration::MAX) >= Duration::from_secs(u64::MAX / 1000));
+        limits.dedup();
+        assert_eq!(limits.len(), 1, "{limits:?}");
     }
 
     #[test]
     fn only_a_connection_on_which_nothing_waits_is_used_again() {
-        let pair = || Socket::pair(Domain::UNIX, Type::STREAM, None).expect("a pair is free");
-        let (ours, theirs) = pair();
-        let mut ours = transport(ours);
+        let (ours, mut theirs) = pair();
         assert!(ours.is_open());
-        (&theirs).write_all(b"x").expect("there is room");
+        theirs.write_all(b"x").expect("there is room");
         assert!(!ours.is_open());
         let (ours, theirs) = pair();
-        let mut ours = transport(ours);
         drop(theirs);
         assert!(!ours.is_open());
     }

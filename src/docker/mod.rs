@@ -1,6 +1,6 @@
 //! All that is known of Docker's API: how its bytes are read, what it is asked, how it is reached.
 //!
-//! No thread is started here and nothing is retried: every call blocks its caller, ends within its own limit or when its [`client::Closer`]
+//! No thread is started here and nothing is retried: every call blocks its caller, ends within its own limit or when its [`socket::Closer`]
 //! is closed, and says what came of it.
 
 pub mod client;
@@ -8,6 +8,7 @@ mod connect;
 pub mod document;
 #[cfg(test)]
 mod fake;
+mod http;
 mod json;
 mod mask;
 pub mod socket;

@@ -2,12 +2,10 @@
 //!
 //! The reader that calls this must only drain: an engine waits for whoever listens too slowly.
 
-use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::time::Instant;
 
 use memchr::memchr;
-use ureq::Body;
 
 use super::client::{DockerError, DockerErrorKind, Way};
 use super::wire;
@@ -15,33 +13,22 @@ use crate::model::Event;
 
 /// No event comes near to this: what is longer is no line of events.
 const LINE_CAP: usize = 16 << 20;
-/// The least room for one read; some ten events.
-const READ_BYTES: usize = 8 << 10;
 
 /// An open stream of events.
+#[derive(Debug)]
 pub struct Events {
     way: Way,
-    body: Box<dyn Read + Send>,
     lines: Lines,
     /// How it ended, once it did.
     end: Option<Result<(), DockerError>>,
 }
 
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events")
-            .field("way", &self.way)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Events {
     pub(super) const ACTION: &str = "follow the events of";
 
-    pub(super) fn new(way: Way, body: Body) -> Events {
+    pub(super) fn new(way: Way) -> Events {
         Events {
             way,
-            body: Box::new(body.into_reader()),
             lines: Lines::default(),
             end: None,
         }
@@ -52,7 +39,6 @@ impl Events {
     ///
     /// After [`DockerErrorKind::BadLine`] and [`DockerErrorKind::Timeout`] the stream may be read on; any other error is its end.
     pub fn next(&mut self, by: Instant) -> Result<Option<Event>, DockerError> {
-        self.way.alarm.set(by);
         loop {
             // Where one event follows the other no read would ever be given up.
             if by <= Instant::now() && self.end.is_none() {
@@ -73,11 +59,15 @@ impl Events {
                 self.end = Some(Err(self.error(DockerErrorKind::BadAnswer, cause)));
                 continue;
             }
-            match self.lines.fill(&mut self.body) {
-                Ok(0) => self.end = Some(self.judge_end()),
-                Ok(_) => {}
+            match self.way.http.piece(by) {
+                Ok([]) => self.end = Some(self.judge_end()),
+                Ok(piece) => {
+                    self.lines.add(piece);
+                    let length = piece.len();
+                    self.way.http.consume(length);
+                }
                 Err(cause) => {
-                    let error = self.way.failed(Events::ACTION, cause.into());
+                    let error = self.way.failed(Events::ACTION, cause);
                     if error.kind == DockerErrorKind::Timeout {
                         return Err(error);
                     }
@@ -91,7 +81,7 @@ impl Events {
     fn judge_end(&self) -> Result<(), DockerError> {
         if self.way.is_closed() {
             let cause = io::Error::from(io::ErrorKind::NotConnected);
-            return Err(self.way.failed(Events::ACTION, cause.into()));
+            return Err(self.way.failed(Events::ACTION, cause));
         }
         if self.lines.rest() > 0 {
             return Err(self.error(DockerErrorKind::Broken, "it ended in the middle of a line"));
@@ -105,7 +95,7 @@ impl Events {
 }
 
 /// Cuts what is read into lines.
-#[derive(Default)]
+#[derive(Default, Debug)]
 struct Lines {
     buffer: Vec<u8>,
     /// Where the first line begins that was not given out.
@@ -133,17 +123,12 @@ impl Lines {
         self.buffer.len() - self.start
     }
 
-    /// Reads once; 0 is the end.
-    fn fill(&mut self, source: &mut impl Read) -> io::Result<usize> {
+    /// What was read.
+    fn add(&mut self, piece: &[u8]) {
         self.buffer.drain(..self.start);
         self.searched -= self.start;
         self.start = 0;
-        let length = self.buffer.len();
-        self.buffer.resize(length + READ_BYTES, 0);
-        let outcome = source.read(&mut self.buffer[length..]);
-        self.buffer
-            .truncate(length + *outcome.as_ref().unwrap_or(&0));
-        outcome
+        self.buffer.extend_from_slice(piece);
     }
 }
 

@@ -289,7 +289,7 @@ fn fault_12_every_recorded_event_is_decoded() {
 fn fault_12_every_recorded_list_and_inspect_is_decoded() {
     let clear = Masker::new(&[]).unwrap();
     each(|version, engine| {
-        let client = Client::new(&engine.address());
+        let mut client = Client::new(&engine.address());
         for (all, file) in [(false, "list.json"), (true, "list-all.json")] {
             let rows = client.list("1.41", all, &[], None, SOON).unwrap();
             let json = engine.json(file);
@@ -380,7 +380,7 @@ fn fault_12_every_recorded_list_and_inspect_is_decoded() {
 #[test]
 fn fault_12_every_recorded_refusal_is_told_as_what_it_is() {
     each(|version, engine| {
-        let client = Client::new(&engine.address());
+        let mut client = Client::new(&engine.address());
         let gone = client.inspect("1.41", &ContainerId::from("no-such-container"), SOON);
         assert_eq!(gone, Ok(None), "{version}: 404 is an answer");
         let filters = [("no-such-filter".to_owned(), "x".to_owned())];

@@ -145,7 +145,7 @@ fn the_core_does_nothing_but_think() {
         "log::",
         "crossbeam_channel",
         "rustix",
-        "ureq",
+        "httparse",
         "redis::",
         "println!",
         "eprintln!",
@@ -176,7 +176,7 @@ fn the_core_does_nothing_but_think() {
 #[test]
 fn each_outside_world_has_one_place_that_knows_it() {
     let rules: [(&[&str], &[&str], &str); 7] = [
-        (&["ureq::"], &["docker/"], "only docker/ speaks HTTP"),
+        (&["httparse::"], &["docker/"], "only docker/ speaks HTTP"),
         // The others write JSON of our own: lines of the log, what a command is told, which commands run.
         (
             &["serde_json::"],
@@ -429,7 +429,7 @@ fn no_async_runtime_comes_in_by_a_side_door() {
         .filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'))
         .collect();
     assert!(
-        packages.contains("redis") && packages.contains("ureq"),
+        packages.contains("redis") && packages.contains("httparse"),
         "Cargo.lock could be read"
     );
     let output = Command::new(env!("CARGO"))
@@ -453,7 +453,7 @@ fn no_async_runtime_comes_in_by_a_side_door() {
     );
     let tree = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        tree.lines().any(|line| line.starts_with("ureq v")),
+        tree.lines().any(|line| line.starts_with("httparse v")),
         "{tree}"
     );
     let runtimes = [
