@@ -107,7 +107,7 @@ impl Reader {
     fn stream(&mut self, order: Order) -> Result<Infallible, StreamEnd> {
         let mut since = order.since;
         let span = self.span();
-        let greeting = greet(&self.address, &self.sockets[0])?;
+        let greeting = greet(&self.address, &self.sockets[0], &Hello::default())?;
         let mut stream = greeting.open(since, span)?;
         since = since.opened(stream.hello.clock_ns);
         let mut check_at = Instant::now();
@@ -144,7 +144,7 @@ impl Reader {
 
     /// Has the next stream opened, and reads this one to its end.
     fn renew(&mut self, reading: &mut Reading<'_>) -> Result<Stream, StreamEnd> {
-        let next = self.prepare();
+        let next = self.prepare(&reading.stream.hello);
         let due = reading.stream.ends - OVERLAP;
         // A process that was frozen meanwhile finds the stream at its end.
         if self.drain(reading, due, None)? == Pause::Ended && Instant::now() < due {
@@ -161,7 +161,7 @@ impl Reader {
     /// Has the next stream opened while this one has long to live, and reads this one until it has told what the next one does not. `None`: the next
     /// one was not opened; then this one goes on.
     fn renew_early(&mut self, reading: &mut Reading<'_>) -> Result<Option<Stream>, StreamEnd> {
-        let next = self.prepare();
+        let next = self.prepare(&reading.stream.hello);
         next.open(*reading.since);
         let opened = loop {
             if self.drain(reading, Instant::now() + GLANCE, None)? == Pause::Ended {
@@ -188,13 +188,14 @@ impl Reader {
     }
 
     /// Has the next stream opened, while this one is read.
-    fn prepare(&mut self) -> Next {
+    fn prepare(&mut self, before: &Hello) -> Next {
         let (order, orders) = bounded::<Since>(1);
         let (answer, answers) = bounded(1);
         let (address, socket, span) = (self.address.clone(), self.sockets[1].clone(), self.span());
+        let before = before.clone();
         let work = move || {
             threads::rehearse();
-            let opened = greet(&address, &socket).and_then(|greeting| {
+            let opened = greet(&address, &socket, &before).and_then(|greeting| {
                 let since = orders.recv().map_err(|_| "the stream is lost".to_owned())?;
                 greeting.open(since, span)
             });
@@ -267,14 +268,15 @@ enum Pause {
     Many,
 }
 
-/// Connects, and asks the engine who it is.
-fn greet(address: &Address, socket: &Socket) -> Result<Greeting, String> {
+/// Connects, and asks the engine who it is, which said `before` where it was asked before.
+fn greet(address: &Address, socket: &Socket, before: &Hello) -> Result<Greeting, String> {
     let began = Instant::now();
     let mut connection = Connection::new(address);
     if !socket.hold(connection.closer()) {
         return Err("the agent stops".to_owned());
     }
-    let hello = connection.hello(INFO_LIMIT).map_err(|error| error.text)?;
+    let hello = connection.hello_again(before, INFO_LIMIT);
+    let hello = hello.map_err(|error| error.text)?;
     Ok(Greeting {
         connection,
         hello,

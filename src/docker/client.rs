@@ -198,6 +198,27 @@ impl Connection {
     /// An engine behind a proxy that keeps `/info` or `/version` to itself is taken without what they tell; its clock is then that of the
     /// `Date` header. No answer is waited for longer than `limit`.
     pub fn hello(&mut self, limit: Duration) -> Result<Hello, DockerError> {
+        self.hello_again(&Hello::default(), limit)
+    }
+
+    /// The same of an engine that said `before` and has been there since: what has not changed is not asked for. moby starts two programs to answer
+    /// `/version`, and two more for `/info`, where alone its clock stands.
+    pub fn hello_again(&mut self, before: &Hello, limit: Duration) -> Result<Hello, DockerError> {
+        let mut hello = self.greet(limit)?;
+        if hello.engine_id == before.engine_id && !before.docker_version.is_empty() {
+            hello.docker_version.clone_from(&before.docker_version);
+            return Ok(hello);
+        }
+        let action = "ask for `/version` of";
+        let path = format!("/v{}/version", hello.api_version);
+        if let Some(body) = self.unless_forbidden(action, &path, limit)? {
+            hello.docker_version =
+                wire::version(&body).map_err(|cause| self.way.bad_answer(action, cause))?;
+        }
+        Ok(hello)
+    }
+
+    fn greet(&mut self, limit: Duration) -> Result<Hello, DockerError> {
         let by = Instant::now() + PING_LIMIT.min(limit);
         let status = self.way.get("ping", "/_ping", by)?;
         let header = |name: &str| self.way.http.header(name).unwrap_or_default();
@@ -224,12 +245,6 @@ impl Connection {
         };
         if hello.clock_ns == 0 {
             hello.clock_ns = date_ns;
-        }
-        let action = "ask for `/version` of";
-        let path = format!("/v{api_version}/version");
-        if let Some(body) = self.unless_forbidden(action, &path, limit)? {
-            hello.docker_version =
-                wire::version(&body).map_err(|cause| self.way.bad_answer(action, cause))?;
         }
         hello.api_version = api_version;
         Ok(hello)
@@ -512,6 +527,32 @@ mod tests {
             ..Hello::default()
         };
         assert_eq!(hello, Ok(expected));
+        fake.finish();
+    }
+
+    #[test]
+    fn an_engine_that_has_been_there_is_not_asked_for_its_version_again() {
+        let info = |id: &str| ok(&format!(r#"{{"ID":"{id}"}}"#));
+        let version = r#"{"Version":"28.0.0"}"#;
+        let fake = Fake::answering(vec![
+            ("/_ping", ping("1.41")),
+            ("/v1.41/info", info("Q2")),
+            ("/_ping", ping("1.41")),
+            ("/v1.41/info", info("other")),
+            ("/v1.41/version", ok(version)),
+        ]);
+        let before = Hello {
+            engine_id: "Q2".into(),
+            docker_version: "20.10.24".into(),
+            ..Hello::default()
+        };
+        let mut connection = Connection::new(&fake.address());
+        let mut version = || {
+            let hello = connection.hello_again(&before, INFO_LIMIT);
+            hello.map(|hello| hello.docker_version)
+        };
+        assert_eq!(version().as_deref(), Ok("20.10.24"));
+        assert_eq!(version().as_deref(), Ok("28.0.0"));
         fake.finish();
     }
 
