@@ -22,7 +22,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::core::{Generation, Input, Inspected, Inspection, Unlisted};
 use crate::docker::client::{Client, DockerErrorKind, LIST_LIMIT};
-use crate::docker::document::{Masker, document_by};
+use crate::docker::document::{Masker, document};
 use crate::docker::socket::Socket;
 use crate::inbox::Door;
 use crate::model::{Address, ContainerId, EngineIndex, Row, answer_digest};
@@ -165,7 +165,8 @@ impl Syncer {
                 check_filters,
             } => {
                 let mut answer = Answer::inspects(&self.desk, ask.generation, inspections);
-                let mut scratch = Scratch::default();
+                // It is not kept: a process with many engines would keep many.
+                let mut body = Vec::new();
                 while let Some(inspection) = answer.open.front().cloned() {
                     if self.answered.elapsed() >= QUIET
                         && self.desk.ping(ask.generation, &mut client)
@@ -187,7 +188,7 @@ impl Syncer {
                     let ids = answer.open.iter().map(|one| &one.id).take(at_once);
                     let result = self
                         .desk
-                        .inspect(&mut client, &slow, ids, patience, &mut scratch);
+                        .inspect(&mut client, &slow, ids, patience, &mut body);
                     let moved = result == Inspected::Slow;
                     answer.next(result);
                     if moved {
@@ -256,14 +257,14 @@ impl Desk {
         Ok(rows)
     }
 
-    /// Asks for a container, the first of `ids`, and tells the engine which are the next.
+    /// Asks for a container, the first of `ids`, and tells the engine which are the next. What it answers stands in `body`.
     fn inspect<'i>(
         &self,
         client: &mut Client,
         ask: &SlowAsk,
         ids: impl Iterator<Item = &'i ContainerId>,
         limit: Duration,
-        scratch: &mut Scratch,
+        body: &mut Vec<u8>,
     ) -> Inspected {
         threads::rehearse();
         let deadline = Instant::now() + limit;
@@ -278,14 +279,13 @@ impl Desk {
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let Scratch { body, json } = scratch;
         let Inspection { id, known } = &ask.inspection;
         match client.inspect_first(body, &ask.api_version, ids, left) {
             Ok(false) => Inspected::Gone,
             Ok(true) if known.is_some_and(|known| known == answer_digest(body)) => {
                 Inspected::Same { member }
             }
-            Ok(true) => match document_by(body, &self.masker, json) {
+            Ok(true) => match document(body, &self.masker) {
                 Ok(document) => Inspected::Found {
                     document: Arc::new(document),
                     member,
@@ -309,13 +309,6 @@ impl Desk {
             result,
         });
     }
-}
-
-/// What the answers to one ask are read and made into documents with. It is not kept: a process with many engines would keep many.
-#[derive(Default)]
-struct Scratch {
-    body: Vec<u8>,
-    json: String,
 }
 
 /// What the core still waits for. Whatever is left when it is dropped, by a panic or at the end, is answered as failed: the core counts on an answer.
@@ -461,9 +454,8 @@ impl Slow {
                 return;
             };
             let inspect = || {
-                let (id, mut scratch) = (iter::once(&ask.inspection.id), Scratch::default());
-                self.desk
-                    .inspect(&mut client, &ask, id, limit, &mut scratch)
+                let (id, mut body) = (iter::once(&ask.inspection.id), Vec::new());
+                self.desk.inspect(&mut client, &ask, id, limit, &mut body)
             };
             let result = threads::catch(inspect).unwrap_or_else(|panic| {
                 log::error!("thread `slow:{}` {panic}", self.desk.name);

@@ -1,14 +1,14 @@
 //! An inspect's bytes -> the document that Redis holds: flattened, masked, digested. No secret passes beyond this file but in a container's labels
 //! for core, which are told to commands as the engine's own events tell them, and to nobody else.
 //!
-//! The text is never turned into a tree of values. It is rid of passwords in URLs, then taken apart member by member down to the second level
-//! and put together again, so that all that is not masked or left out stays as Docker wrote it, in Docker's order.
+//! The text is never turned into a tree of values. It is rid of passwords in URLs, then shown member by member down to the second level; what is
+//! masked or left out is cut from it, so that all else stays as Docker wrote it, in Docker's order.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::json::{compact, each_member, members, unquoted};
+use super::json::{Cuts, check, compact, members, place_in, unquoted};
 use super::mask::without_passwords;
 pub use super::mask::{MASK, Masker};
 use super::time;
@@ -17,17 +17,6 @@ use crate::model::{Document, Fields, Summary, answer_digest, digest, signal_numb
 
 /// Makes an inspect's answer into a document. The error tells where the fault is and quotes nothing, since secrets are not masked yet.
 pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
-    document_by(bytes, masker, &mut String::new())
-}
-
-/// The same for who makes many: what is written in between goes into `scratch`, whatever that held.
-pub fn document_by(
-    bytes: &[u8],
-    masker: &Masker,
-    scratch: &mut String,
-) -> Result<Document, WireError> {
-    scratch.clear();
-    scratch.reserve(bytes.len());
     let text = match str::from_utf8(bytes) {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => String::from_utf8_lossy(bytes),
@@ -36,31 +25,31 @@ pub fn document_by(
         true => Cow::Borrowed(&*text),
         false => without_passwords(&text),
     };
-    // What is masked in URLs is not to be missed by who asks for labels.
-    let plain_labels = match &masked {
-        Cow::Borrowed(_) => None,
-        Cow::Owned(_) => section_member(&text, "Config", "Labels"),
-    };
+    check(&masked).map_err(|cause| fault(&place(&cause)))?;
+    let sound = compact(masked.trim());
     let mut build = Build {
         masker,
-        json: scratch,
+        text: &sound,
+        cuts: Cuts::new(&sound),
         fields: Fields::with_capacity(160, text.len()),
         summary: Facts::default(),
     };
-    build
-        .inspect(&masked)
-        .map_err(|cause| fault(&place(&cause)))?;
-    if let Some(labels) = plain_labels {
+    build.inspect();
+    // What is masked in URLs is not to be missed by who asks for labels.
+    if let Cow::Owned(_) = &masked
+        && let Some(labels) = section_member(text.trim(), "Config", "Labels")
+    {
         build.summary.labels(labels);
     }
     if build.summary.id.is_empty() {
         return Err(fault("it has no `Id`"));
     }
+    let json = build.cuts.done();
     Ok(Document {
-        digest: digest(build.json),
+        digest: digest(&json),
         answer: Some(answer_digest(bytes)),
         fields: last_of_each(build.fields),
-        json: build.json.as_str().into(),
+        json: json.into(),
         summary: build.summary.told(),
     })
 }
@@ -71,81 +60,87 @@ fn fault(cause: &str) -> WireError {
     }
 }
 
-/// A document in the making.
-struct Build<'m> {
-    masker: &'m Masker,
-    json: &'m mut String,
+/// A document in the making, of a sound and compact text.
+struct Build<'t> {
+    masker: &'t Masker,
+    text: &'t str,
+    cuts: Cuts<'t>,
     fields: Fields,
     summary: Facts,
 }
 
-impl Build<'_> {
+impl<'t> Build<'t> {
     /// The first level.
-    fn inspect(&mut self, text: &str) -> Result<(), serde_json::Error> {
-        let mut failed = None;
-        self.json.push('{');
-        each_member(text, |raw_key, raw| {
+    fn inspect(&mut self) {
+        let mut begun = false;
+        for (raw_key, raw) in members(self.text) {
             let key = unquoted(raw_key);
             if key == "ExecIDs" {
-                return;
+                self.leave_out(raw_key, raw, begun);
+                continue;
             }
-            begin_member(self.json, raw_key);
+            begun = true;
             if raw.starts_with('{') {
-                failed = failed.take().or(self.section(&key, raw).err());
+                self.section(&key, raw);
             } else {
-                let value = compact(raw);
-                self.summary.note("", &key, &value);
-                self.json.push_str(&value);
-                push_field(&mut self.fields, "", &key, &value);
+                self.summary.note("", &key, raw);
+                push_field(&mut self.fields, "", &key, raw);
             }
-        })?;
-        self.json.push('}');
-        failed.map_or(Ok(()), Err)
+        }
+    }
+
+    /// Cuts a member, with the comma before it or, where nothing stands there, the one behind.
+    fn leave_out(&mut self, raw_key: &str, raw: &str, begun: bool) {
+        let from = place_in(self.text, raw_key);
+        let to = place_in(self.text, raw) + raw.len();
+        match begun {
+            true => self.cuts.replace(from - 1, to, ""),
+            false => {
+                let comma = self.text[to..].starts_with(',');
+                self.cuts.replace(from, to + usize::from(comma), "");
+            }
+        }
     }
 
     /// The second level: one of the objects of the first, such as `Config`.
-    fn section(&mut self, section: &str, text: &str) -> Result<(), serde_json::Error> {
-        let mut failed = None;
-        let mut address = match section {
-            "NetworkSettings" => first_address(text),
-            _ => None,
-        };
-        self.json.push('{');
-        each_member(text, |raw_key, raw| {
+    fn section(&mut self, section: &str, text: &'t str) {
+        let (mut address, mut networks) = ("null", "");
+        for (raw_key, raw) in members(text) {
             let key = unquoted(raw_key);
-            let compact = compact(raw);
+            self.summary.note(section, &key, raw);
             let value = match (section, &*key) {
-                ("State", "Health") => without_log(&compact).unwrap_or_else(|error| {
-                    failed = Some(error);
-                    Cow::Borrowed("")
-                }),
-                ("Config", "Env") => self.masker.pairs(&compact),
+                ("State", "Health") => without_log(raw),
+                ("Config", "Env") => self.masker.pairs(raw),
                 // The places where users write names of their own.
-                ("Config", "Labels")
-                | ("HostConfig", "Annotations" | "LogConfig" | "Mounts" | "StorageOpt") => {
-                    self.masker.members(&compact)
+                ("Config", "Labels") => {
+                    self.summary.labels(raw);
+                    self.masker.members(raw)
                 }
-                _ => Cow::Borrowed(&*compact),
+                ("HostConfig", "Annotations" | "LogConfig" | "Mounts" | "StorageOpt") => {
+                    self.masker.members(raw)
+                }
+                _ => Cow::Borrowed(raw),
             };
-            self.summary.note(section, &key, &compact);
-            if (section, &*key) == ("Config", "Labels") {
-                self.summary.labels(&compact);
+            match (section, &*key) {
+                ("NetworkSettings", "Networks") => networks = raw,
+                ("NetworkSettings", "IPAddress") => {
+                    address = raw;
+                    if is_no_text(raw) {
+                        continue;
+                    }
+                }
+                _ => {}
             }
-            begin_member(self.json, raw_key);
-            self.json.push_str(&value);
-            if (section, &*key) == ("NetworkSettings", "IPAddress") && value != "null" {
-                let elsewhere = address.take().filter(|_| value == r#""""#);
-                let value = elsewhere.as_deref().unwrap_or(&value);
-                push_field(&mut self.fields, section, &key, value);
-                return;
+            if let Cow::Owned(value) = &value {
+                let from = place_in(self.text, raw);
+                self.cuts.replace(from, from + raw.len(), value);
             }
             push_field(&mut self.fields, section, &key, &value);
-        })?;
-        self.json.push('}');
-        if let Some(address) = address {
-            push_field(&mut self.fields, section, "IPAddress", &address);
         }
-        failed.map_or(Ok(()), Err)
+        if is_no_text(address) {
+            let elsewhere = first_address(networks).unwrap_or(address);
+            push_field(&mut self.fields, section, "IPAddress", elsewhere);
+        }
     }
 }
 
@@ -181,9 +176,8 @@ impl Facts {
             }
             ("State", "Health") => self.health = member(raw, "Status"),
             ("NetworkSettings", "Networks") => {
-                let networks = members(raw).unwrap_or_default().into_iter();
                 let named = |(name, raw)| (unquoted(name).into(), member(raw, "NetworkID").into());
-                self.networks = networks.map(named).collect();
+                self.networks = members(raw).map(named).collect();
             }
             _ => {}
         }
@@ -191,8 +185,7 @@ impl Facts {
 
     /// The labels in plain. What is no object has none.
     fn labels(&mut self, raw: &str) {
-        let labels = members(raw).unwrap_or_default().into_iter();
-        self.labels = labels
+        self.labels = members(raw)
             .map(|(name, value)| (unquoted(name).into(), text_of(value).into()))
             .collect();
     }
@@ -220,57 +213,48 @@ impl Facts {
 
 /// A member of one of the objects of the first level. The last one of a name counts, as everywhere.
 fn section_member<'t>(text: &'t str, section: &str, name: &str) -> Option<&'t str> {
-    let member = |text: &'t str, name: &str| {
-        let mut members = members(text).ok()?.into_iter().rev();
-        let found = members.find(|(raw_key, _)| unquoted(raw_key) == name);
-        found.map(|(_, raw)| raw)
+    let last = |text: &'t str, name: &str| {
+        let named = members(text).filter(|(raw_key, _)| unquoted(raw_key) == name);
+        named.last().map(|(_, raw)| raw)
     };
-    member(member(text, section)?, name)
+    last(last(text, section)?, name)
 }
 
 /// `State.Health` without its log, which changes with each check and without an event.
-fn without_log(raw: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+fn without_log(raw: &str) -> Cow<'_, str> {
     if !raw.starts_with('{') {
-        return Ok(Cow::Borrowed(raw));
+        return Cow::Borrowed(raw);
     }
     let mut kept = String::with_capacity(raw.len());
-    kept.push('{');
-    for (raw_key, raw) in members(raw)? {
+    for (raw_key, raw) in members(raw) {
         if unquoted(raw_key) != "Log" {
-            begin_member(&mut kept, raw_key);
+            kept.push(if kept.is_empty() { '{' } else { ',' });
+            kept.push_str(raw_key);
+            kept.push(':');
             kept.push_str(raw);
         }
     }
-    kept.push('}');
-    Ok(Cow::Owned(kept))
+    kept.push_str(if kept.is_empty() { "{}" } else { "}" });
+    Cow::Owned(kept)
 }
 
 /// The text of an object's member; empty where there is none.
 fn member(raw: &str, name: &str) -> String {
-    let members = members(raw).unwrap_or_default().into_iter();
-    let mut named = members.filter(|(key, _)| unquoted(key) == name);
+    let mut named = members(raw).filter(|(key, _)| unquoted(key) == name);
     let found = named.next().filter(|(_, raw)| *raw != "null");
     found.map_or_else(String::new, |(_, raw)| text_of(raw))
 }
 
 /// The first address in `NetworkSettings.Networks`: newer engines keep addresses there alone, and readers have always found one in `IPAddress`.
-/// What is not of the usual form has none.
-fn first_address(settings: &str) -> Option<String> {
-    let mut networks = None;
-    let last = |key, value| {
-        if key == "\"Networks\"" {
-            networks = Some(value);
-        }
-    };
-    each_member(settings, last).ok()?;
-    let networks = members(networks?).ok()?;
-    networks.into_iter().find_map(|(_, network)| {
-        let network = members(network).ok()?;
-        let (_, address) = network
-            .into_iter()
-            .find(|(key, _)| *key == "\"IPAddress\"")?;
-        Some(text_of(address)).filter(|address| !address.is_empty())
+fn first_address(networks: &str) -> Option<&str> {
+    members(networks).find_map(|(_, network)| {
+        let (_, address) = members(network).find(|(key, _)| *key == "\"IPAddress\"")?;
+        (!is_no_text(address)).then_some(address)
     })
+}
+
+fn is_no_text(raw: &str) -> bool {
+    matches!(raw, "null" | r#""""#)
 }
 
 /// Adds a value's field: a scalar as plain text, anything else as JSON, nothing for `null`. Docker's own names are ASCII.
@@ -301,14 +285,6 @@ fn last_of_each(fields: Fields) -> Fields {
     let stays = |(at, (name, _)): &(usize, (&str, &str))| last.get(name) == Some(at);
     let kept = fields.iter().enumerate().filter(stays);
     kept.map(|(_, field)| field).collect()
-}
-
-fn begin_member(json: &mut String, raw_key: &str) {
-    if !json.ends_with('{') {
-        json.push(',');
-    }
-    json.push_str(raw_key);
-    json.push(':');
 }
 
 /// A scalar's plain text; of anything else the JSON.
@@ -458,6 +434,21 @@ mod tests {
             digest(INSPECT),
             digest(&INSPECT.replace("\"healthy", "\"unhealthy"))
         );
+    }
+
+    #[test]
+    fn execs_are_left_out_wherever_they_stand() {
+        for (text, json) in [
+            (r#"{"ExecIDs":null,"Id":"a"}"#, r#"{"Id":"a"}"#),
+            (r#"{"Id":"a","ExecIDs":["b"],"Z":1}"#, r#"{"Id":"a","Z":1}"#),
+            (r#"{"Id":"a", "ExecIDs": ["b"] }"#, r#"{"Id":"a"}"#),
+            (
+                r#"{"ExecIDs":[],"ExecIDs":{},"Id":"a","ExecIDs":1,"ExecIDs":2}"#,
+                r#"{"Id":"a"}"#,
+            ),
+        ] {
+            assert_eq!(&*decoded(text).json, json, "{text}");
+        }
     }
 
     #[test]

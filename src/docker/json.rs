@@ -1,11 +1,14 @@
 //! JSON as text: taken apart and changed in place, without a tree of values. Nothing here calls itself, so depth costs no stack.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use memchr::{memchr, memchr2};
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
+
+/// Is this sound JSON? All else here takes texts that are; what it makes of others makes no sense.
+pub(super) fn check(text: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<IgnoredAny>(text).map(drop)
+}
 
 /// What a JSON string says. One that says nothing (half a surrogate pair) is taken as it is written.
 pub(super) fn unquoted(raw: &str) -> Cow<'_, str> {
@@ -21,38 +24,71 @@ pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The members of a JSON object, names (with their quotation marks) and values as they are written.
-pub(super) fn members(text: &str) -> Result<Vec<(&str, &str)>, serde_json::Error> {
-    let mut members = Vec::with_capacity(8);
-    each_member(text, |name, value| members.push((name, value)))?;
-    Ok(members)
+/// The members of a JSON object, names (with their quotation marks) and values as they are written. What is no object has none.
+pub(super) fn members(text: &str) -> Members<'_> {
+    let at = if text.starts_with('{') { 1 } else { text.len() };
+    Members { text, at }
 }
 
-/// Shows the members of a JSON object, one after the other. After an error some of them have been shown.
-pub(super) fn each_member<'t>(
+/// See [`members`].
+#[derive(Clone, Debug)]
+pub(super) struct Members<'t> {
     text: &'t str,
-    show: impl FnMut(&'t str, &'t str),
-) -> Result<(), serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    deserializer.deserialize_map(Members(show))?;
-    deserializer.end()
+    at: usize,
 }
 
-struct Members<F>(F);
+impl<'t> Iterator for Members<'t> {
+    type Item = (&'t str, &'t str);
 
-impl<'t, F: FnMut(&'t str, &'t str)> Visitor<'t> for Members<F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = self.text.as_bytes();
+        let skip = |from: usize, mark: u8| {
+            let mut rest = bytes.get(from..)?.iter();
+            let length = rest.position(|&byte| byte != mark && !is_white(byte))?;
+            Some(from + length)
+        };
+        let name = skip(self.at, b',').filter(|at| bytes[*at] == b'"')?;
+        let name_end = string_end(bytes, name)?;
+        let value = skip(name_end, b':')?;
+        self.at = value_end(bytes, value)?;
+        Some((&self.text[name..name_end], &self.text[value..self.at]))
     }
+}
 
-    fn visit_map<A: MapAccess<'t>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-            self.0(name.get(), value.get());
+/// The place behind the value that begins at `from`.
+fn value_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let (mut at, mut depth) = (from, 0_usize);
+    loop {
+        match *bytes.get(at)? {
+            b'"' => at = string_end(bytes, at)?,
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+            }
+            b'}' | b']' => {
+                depth = depth.checked_sub(1)?;
+                at += 1;
+            }
+            b',' | b':' => at += 1,
+            byte if is_white(byte) => at += 1,
+            _ => {
+                let is_end = |byte: &u8| matches!(byte, b',' | b'}' | b']') || is_white(*byte);
+                at += bytes[at..].iter().position(is_end)?;
+            }
         }
-        Ok(())
+        if depth == 0 {
+            return Some(at);
+        }
     }
+}
+
+fn is_white(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// Where a part of a text stands in it.
+pub(super) fn place_in(text: &str, part: &str) -> usize {
+    part.as_ptr() as usize - text.as_ptr() as usize
 }
 
 /// A value's text without white space between its tokens.
@@ -66,11 +102,12 @@ pub(super) fn compact(text: &str) -> Cow<'_, str> {
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'"' => at = string_end(bytes, at).unwrap_or(bytes.len()),
-            b' ' | b'\t' | b'\n' | b'\r' => {
-                cuts.replace(at, at + 1, "");
+            byte => {
+                if is_white(byte) {
+                    cuts.replace(at, at + 1, "");
+                }
                 at += 1;
             }
-            _ => at += 1,
         }
     }
     cuts.done()
@@ -128,5 +165,66 @@ impl<'a> Cuts<'a> {
         }
         self.out.push_str(&self.text[self.kept_to..]);
         Cow::Owned(self.out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[\\PC\"\\\\{}\\[\\],: ]{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::vec(("[\\PC\"\\\\ ]{0,4}", inner), 0..5)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn members_are_those_that_serde_finds(value in value(), pretty: bool) {
+            let text = match pretty {
+                true => serde_json::to_string_pretty(&value).expect("it is a value"),
+                false => value.to_string(),
+            };
+            let read = |raw| serde_json::from_str::<Value>(raw).expect("it is sound");
+            let found: Map<String, Value> = members(&text)
+                .map(|(name, raw)| (unquoted(name).into_owned(), read(raw)))
+                .collect();
+            prop_assert_eq!(found, value.as_object().cloned().unwrap_or_default());
+            for (_, raw) in members(&text) {
+                prop_assert_eq!(&text[place_in(&text, raw)..][..raw.len()], raw);
+            }
+            prop_assert_eq!(compact(&text), value.to_string());
+        }
+
+        #[test]
+        fn no_text_brings_them_down(text in "[\\PC\"\\\\{}\\[\\],: ]{0,32}") {
+            let text = format!("{{{text}");
+            members(&text).for_each(drop);
+        }
+    }
+
+    #[test]
+    fn only_what_is_sound_is_taken() {
+        for (text, sound) in [
+            ("{}", true),
+            (" [1, {}]\n", true),
+            ("{", false),
+            ("{} x", false),
+        ] {
+            assert_eq!(check(text).is_ok(), sound, "{text}");
+        }
+        assert_eq!(json!({"a": 1}).to_string(), compact("{ \"a\" : 1 }"));
     }
 }
