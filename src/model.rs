@@ -263,7 +263,7 @@ pub const DEFAULT_SECRETS: &str = "*PASSWORD*,*PASSWD*,*PASSPHRASE*,*SECRET*,*TO
 /// What an inspect said of a container, ready for Redis: secrets masked, volatile fields left out.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Document {
-    /// The inspect flattened to two levels, `config_image` -> `ubuntu`; in the order of the answer, without `host`.
+    /// The inspect flattened to two levels, `config_image` -> `ubuntu`; in the order of the answer (an address found elsewhere comes last), without `host`.
     pub fields: Fields,
     /// The inspect as compact JSON text; handlers keep it when the document is written and gone.
     pub json: Arc<str>,

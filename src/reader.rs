@@ -37,7 +37,7 @@ const OVERTIME: Duration = Duration::from_secs(2);
 /// After so many events a stream is renewed before its time: the engine remembers 256 of them (moby `eventsLimit`), and tells more while we ask.
 const MANY: u32 = 192;
 
-/// How long after such a renewal the next one may follow: it costs the engine four requests and us its memory, read once more.
+/// How long after such a renewal the next one may follow: it costs the engine three requests and us its memory, read once more.
 const CHECK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long after one that did not succeed.

@@ -286,6 +286,13 @@ impl Desk {
                 Inspected::Same { member }
             }
             Ok(true) => match document(body, &self.masker) {
+                Ok(document) if !document.fields.iter().any(|it| it == ("id", id.as_str())) => {
+                    // A proxy that mixes up who asked what.
+                    Inspected::Failed(format!(
+                        "the inspect of container `{}` is that of another",
+                        id.short()
+                    ))
+                }
                 Ok(document) => Inspected::Found {
                     document: Arc::new(document),
                     member,

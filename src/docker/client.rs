@@ -2,7 +2,7 @@
 //!
 //! A [`Connection`] serves one attempt of a reader (`/_ping`, `/info`, `/version`, then `/events` until it ends) and is made anew for each. A
 //! [`Client`] serves a syncer (list, inspect, ping) on a kept connection. Every call blocks its thread; [`Closer::close`] on another thread ends it at
-//! once, but for a name that is being looked up.
+//! once, but for a name that is being looked up or a connect that is under way.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -286,7 +286,7 @@ impl Connection {
     }
 }
 
-/// The way to one engine, and how failures on it are told. All ends at `by`.
+/// The way to one engine, and how failures on it are told.
 #[derive(Debug)]
 pub(super) struct Way {
     pub(super) http: Http,

@@ -1,8 +1,8 @@
 //! HTTP/1.1, as far as an engine is asked: GETs over one connection that is kept, answers as they are sliced.
 //!
 //! Who knows what it will ask next has that sent along: an engine then works on the second question while the first's answer is made use of. It
-//! answers in the order of the questions (RFC 9112, 9.3.2). A server may end a connection behind any answer; what was asked there and is not answered is
-//! asked again on a new one, and from then on one question at a time.
+//! answers in the order of the questions (RFC 9112, 9.3.2). A server may end a connection behind any answer; what was asked there and whose answer has not
+//! begun is asked again on a new one, and from then on one question at a time.
 //!
 //! Whatever goes wrong, nothing more is read from that connection: an answer that comes too late is never taken for the next.
 
@@ -38,7 +38,7 @@ pub(super) struct Http {
     used: Instant,
     /// and whether it ever answered.
     served: bool,
-    /// The server does not take one question behind the other.
+    /// The server does not take one question behind the other, or ends connections as it likes: from now on it is asked one at a time.
     alone: bool,
     /// The paths that were sent, and whose answers have not begun.
     asked: VecDeque<String>,
@@ -108,15 +108,17 @@ impl Http {
     /// Asks for the first of these and waits until `by` for the head of its answer: the status. What is to be asked for after it is sent along.
     pub(super) fn get(&mut self, paths: &[String], by: Instant) -> io::Result<u16> {
         let sent_along = !self.asked.is_empty();
-        let mut status = self.attempt(paths, by);
-        let ended = status.as_ref().is_err_and(is_end);
-        // It was kept, and ended instead of an answer: that says nothing of the engine.
-        if ended && self.served && self.unread().is_empty() && !self.closer.is_closed() {
-            self.alone |= sent_along;
+        loop {
+            let status = self.attempt(paths, by);
+            let ended = status.as_ref().is_err_and(is_end);
+            // A connection that was kept, or on which two questions came at once, says nothing of the engine by ending instead of an answer.
+            let may_be_ours = self.served || self.asked.len() > 1;
+            if !(ended && may_be_ours && self.unread().is_empty() && !self.closer.is_closed()) {
+                return status.inspect_err(|_| self.hang_up());
+            }
+            self.alone |= sent_along || !self.served;
             self.hang_up();
-            status = self.attempt(paths, by);
         }
-        status.inspect_err(|_| self.hang_up())
     }
 
     fn attempt(&mut self, paths: &[String], by: Instant) -> io::Result<u16> {
@@ -141,9 +143,13 @@ impl Http {
             self.question(path, &mut text);
         }
         if let Some(transport) = self.transport.as_ref().filter(|_| !new.is_empty()) {
-            transport.send(text.as_bytes())?;
+            match transport.send(text.as_bytes()) {
+                Ok(()) => self.asked.extend(new.iter().cloned()),
+                // What was asked before may be answered all the same.
+                Err(cause) if under_way > 0 && is_end(&cause) => {}
+                Err(cause) => return Err(cause),
+            }
         }
-        self.asked.extend(new.iter().cloned());
         let status = self.read_head(by)?;
         self.asked.pop_front();
         self.served = true;
@@ -151,6 +157,9 @@ impl Http {
     }
 
     fn connect(&self, by: Instant) -> io::Result<Transport> {
+        if self.closer.is_closed() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let limit = by.saturating_duration_since(Instant::now());
         let transport = Transport::connect(&self.address, limit.min(CONNECT_LIMIT))?;
         self.closer.watch(transport.shared())?;
@@ -211,7 +220,7 @@ impl Http {
         let mut headers = [EMPTY_HEADER; HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         response.parse(&self.head).ok()?;
-        let header = header(response.headers, name)?;
+        let header = named(response.headers, name).next()?;
         str::from_utf8(header).ok()
     }
 
@@ -220,6 +229,10 @@ impl Http {
         loop {
             match self.body {
                 Body::Done => return Ok(&[]),
+                // An empty line is no length, though httparse takes it for one.
+                Body::ChunkSize if self.unread().starts_with(b"\r") => {
+                    return Err(bad("a chunk of its answer has no length"));
+                }
                 Body::ChunkSize => match httparse::parse_chunk_size(self.unread()) {
                     Ok(Status::Complete((length, size))) => {
                         self.from += length;
@@ -311,7 +324,7 @@ impl Http {
         self.buffer.copy_within(self.from..self.to, 0);
         (self.from, self.to) = (0, self.to - self.from);
         if self.to == self.room {
-            return Err(bad("the head of its answer is too long"));
+            return Err(bad("its answer has too long a head or line"));
         }
         let Some(transport) = &mut self.transport else {
             return Ok(0);
@@ -384,12 +397,11 @@ pub(super) fn authority(address: &Address) -> String {
 /// How the body of an answer ends (RFC 9112, 6.3), and whether the connection does so as well.
 fn framing(status: u16, version: u8, headers: &[Header<'_>]) -> io::Result<(Body, bool)> {
     let says = |name: &str, word: &str| {
-        let text = header(headers, name).unwrap_or_default();
-        let mut words = text.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        words.any(|one| one.eq_ignore_ascii_case(word.as_bytes()))
+        let mut words = named(headers, name).flat_map(|text| text.split(|byte| *byte == b','));
+        words.any(|one| one.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
     };
     let last = says("Connection", "close") || version == 0 && !says("Connection", "keep-alive");
-    let body = match header(headers, "Content-Length") {
+    let body = match named(headers, "Content-Length").next() {
         _ if matches!(status, 100..200 | 204 | 304) => Body::Length(0),
         _ if says("Transfer-Encoding", "chunked") => Body::ChunkSize,
         None => return Ok((Body::Rest, true)),
@@ -401,11 +413,12 @@ fn framing(status: u16, version: u8, headers: &[Header<'_>]) -> io::Result<(Body
     Ok((body, last))
 }
 
-fn header<'h>(headers: &[Header<'h>], name: &str) -> Option<&'h [u8]> {
-    let mut named = headers
+/// What the headers of this name say.
+fn named<'h>(headers: &[Header<'h>], name: &str) -> impl Iterator<Item = &'h [u8]> {
+    let named = headers
         .iter()
-        .filter(|header| header.name.eq_ignore_ascii_case(name));
-    named.next().map(|header| header.value)
+        .filter(move |header| header.name.eq_ignore_ascii_case(name));
+    named.map(|header| header.value)
 }
 
 /// The other side ended the connection.
@@ -558,6 +571,7 @@ mod tests {
             format!("{OK}Content-Length: x\r\n\r\n"),
             format!("{OK}Content-Length: -1\r\n\r\n"),
             format!("{OK}Transfer-Encoding: chunked\r\n\r\nx\r\n"),
+            format!("{OK}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n\r\n\r\n"),
             format!("{OK}Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n"),
             format!("{OK}X: {}\r\n\r\n", "x".repeat(300)),
         ] {
@@ -659,9 +673,58 @@ mod tests {
     #[test]
     fn one_that_ends_before_it_ever_answered_is_not_asked_again() {
         let fake = Fake::new(|listener| drop(first_line(&mut accept(listener))));
-        let cause = ask(&mut http(&fake), &["/a", "/b"], PATIENCE).unwrap_err();
+        let cause = ask(&mut http(&fake), &["/a"], PATIENCE).unwrap_err();
         assert!(is_end(&cause), "{cause}");
         fake.finish();
+    }
+
+    #[test]
+    fn one_that_ends_at_a_second_question_is_asked_one_at_a_time() {
+        let fake = Fake::new(|listener| {
+            drop(first_line(&mut accept(listener)));
+            let mut peer = accept(listener);
+            for path in ["/a", "/b"] {
+                assert_eq!(asked(&mut peer), path);
+                tell(&mut peer, path);
+            }
+        });
+        let mut http = http(&fake);
+        for paths in [&["/a", "/b"][..], &["/b", "/c"]] {
+            let told = ask(&mut http, paths, PATIENCE);
+            assert_eq!(told.expect("it answers"), paths[0]);
+        }
+        fake.finish();
+    }
+
+    #[test]
+    fn an_answer_that_came_with_the_one_before_is_not_lost_with_the_connection() {
+        let fake = Fake::new(|listener| {
+            let mut peer = accept(listener);
+            assert_eq!(
+                (asked(&mut peer), asked(&mut peer)),
+                ("/a".into(), "/b".into())
+            );
+            let last = answer("200 OK", "Connection: close\r\n", "B");
+            send(
+                &mut peer,
+                format!("{}{last}", answer("200 OK", "", "A")).as_bytes(),
+            );
+        });
+        let mut http = http(&fake);
+        let told = ask(&mut http, &["/a", "/b"], PATIENCE);
+        assert_eq!(told.expect("it answers"), "A");
+        fake.finish();
+        let told = ask(&mut http, &["/b", "/c"], PATIENCE);
+        assert_eq!(told.expect("it was answered"), "B");
+    }
+
+    #[test]
+    fn who_was_closed_does_not_connect_any_more() {
+        let nowhere = Address::Unix("/nonexistent/docker.sock".into());
+        let mut http = Http::new(&nowhere, Closer::default(), 256);
+        http.closer.close();
+        let cause = ask(&mut http, &["/a"], PATIENCE).unwrap_err();
+        assert_eq!(cause.kind(), io::ErrorKind::NotConnected);
     }
 
     #[test]
