@@ -186,7 +186,7 @@ impl Found {
             kind: fired.kind.clone(),
             action: fired.action.clone(),
             id: id.into(),
-            attributes,
+            attributes: attributes.into_iter().collect(),
             time_ns: self.hello.clock_ns,
             scope: Scope::MadeUp,
         }

@@ -148,7 +148,7 @@ pub struct Event {
     /// `Actor.ID`: the container's, network's, image's id.
     pub id: Box<str>,
     /// `Actor.Attributes`, in the order they came; a container's labels are among them, over the event's own.
-    pub attributes: Vec<(Box<str>, Box<str>)>,
+    pub attributes: Fields,
     /// `timeNano`: ns since 1970 in the engine's clock.
     pub time_ns: i64,
     /// Docker's `scope`, or that Docker never sent it.
@@ -186,10 +186,8 @@ pub const ENGINE: &str = "engine";
 impl Event {
     /// The value of an attribute.
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes
-            .iter()
-            .find(|(key, _)| &**key == name)
-            .map(|(_, value)| &**value)
+        let mut named = self.attributes.iter().filter(|(own, _)| *own == name);
+        named.next().map(|(_, value)| value)
     }
 
     /// The action's word: `health_status` of `health_status: unhealthy`.

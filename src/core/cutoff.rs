@@ -80,12 +80,12 @@ pub fn write(commands: impl Iterator<Item = Command>) -> String {
     let line = |command: Command| {
         let event = &*command.event;
         let attributes = event.attributes.iter();
-        let own = attributes.filter(|(name, _)| ATTRIBUTES.contains(&&**name));
+        let own = attributes.filter(|(name, _)| ATTRIBUTES.contains(name));
         let event = Event {
             kind: event.kind.clone(),
             action: event.action.clone(),
             id: event.id.clone(),
-            attributes: own.cloned().collect(),
+            attributes: own.collect(),
             ..*event
         };
         serde_json::to_string(&Written {
@@ -135,9 +135,7 @@ mod tests {
                 kind: "container".into(),
                 action: "health_status: unhealthy".into(),
                 id: "c1".into(),
-                attributes: all
-                    .map(|(name, value)| ((*name).into(), (*value).into()))
-                    .collect(),
+                attributes: all.copied().collect(),
                 time_ns: 5_000_000_007,
                 ..Event::default()
             }

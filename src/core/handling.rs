@@ -227,10 +227,9 @@ impl Core {
             kind: ENGINE.into(),
             action: action.into(),
             id: engine.hello().map_or("", |hello| &hello.engine_id).into(),
-            attributes: vec![
-                ("name".into(), (&**name).into()),
-                ("reason".into(), reason.into()),
-            ],
+            attributes: [("name", &**name), ("reason", reason)]
+                .into_iter()
+                .collect(),
             time_ns: match engine.hello() {
                 Some(_) => engine.clock_ns(now),
                 None => self.settings.clock_ns + now.as_nanos() as i64,

@@ -2,7 +2,7 @@
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::model::{Event, Scope};
+use crate::model::{Event, Fields, Scope};
 
 /// All that the object tells, in its order.
 #[derive(serde::Serialize, Debug)]
@@ -87,7 +87,7 @@ pub fn event<S: Serializer>(event: &&Event, serializer: S) -> Result<S::Ok, S::E
     map.end()
 }
 
-struct Actor<'a>(&'a str, &'a [(Box<str>, Box<str>)]);
+struct Actor<'a>(&'a str, &'a Fields);
 
 impl Serialize for Actor<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -98,12 +98,11 @@ impl Serialize for Actor<'_> {
     }
 }
 
-struct Attributes<'a>(&'a [(Box<str>, Box<str>)]);
+struct Attributes<'a>(&'a Fields);
 
 impl Serialize for Attributes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let pairs = self.0.iter();
-        serializer.collect_map(pairs.map(|(name, value)| (name, value)))
+        serializer.collect_map(self.0.iter())
     }
 }
 
@@ -120,11 +119,13 @@ mod tests {
             kind: "container".into(),
             action: "die".into(),
             id: "c1".into(),
-            attributes: vec![
-                ("exitCode".into(), "137".into()),
-                ("name".into(), "$(touch pwned)".into()),
-                ("text".into(), "'; rm -rf ~\n\"\\\u{0}\u{2028}ä".into()),
-            ],
+            attributes: [
+                ("exitCode", "137"),
+                ("name", "$(touch pwned)"),
+                ("text", "'; rm -rf ~\n\"\\\u{0}\u{2028}ä"),
+            ]
+            .into_iter()
+            .collect(),
             time_ns: 1_795_352_582_893_254_447,
             scope: Scope::Local,
         }

@@ -232,10 +232,7 @@ mod tests {
             kind: "container".into(),
             action: action.into(),
             id: "c".into(),
-            attributes: attributes
-                .iter()
-                .map(|(name, value)| ((*name).into(), (*value).into()))
-                .collect(),
+            attributes: attributes.iter().copied().collect(),
             time_ns: 1,
             ..Event::default()
         }

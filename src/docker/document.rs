@@ -267,7 +267,7 @@ fn push_field(fields: &mut Fields, section: &str, key: &str, raw: &str) {
         true => unquoted(raw),
         false => Cow::Borrowed(raw),
     };
-    fields.push(&[section, between, key], &value);
+    fields.push_lower(&[section, between, key], &value);
 }
 
 /// Names that differ only in case, or in where a `_` comes from, are one field: the last one stands.

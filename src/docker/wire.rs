@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::time;
-use crate::model::{ContainerId, Event, Hello, Row, Scope};
+use crate::model::{ContainerId, Event, Fields, Hello, Row, Scope};
 
 /// The most characters of a bad text that an error quotes.
 const QUOTED: usize = 120;
@@ -153,14 +153,16 @@ fn in_our_words(wire: WireEvent) -> Event {
         },
         kind => kind.into(),
     };
-    let attributes = wire.actor.attributes.0.into_iter();
+    let told = &wire.actor.attributes.0;
+    let bytes = told.iter().map(|(name, value)| name.len() + value.len());
+    let mut attributes = Fields::with_capacity(told.len() + 1, bytes.sum());
+    told.iter()
+        .for_each(|(name, value)| attributes.push(name, value));
     let mut event = Event {
         kind,
         action: action.into(),
         id: id.into(),
-        attributes: attributes
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect(),
+        attributes,
         time_ns: match wire.time_nano {
             Some(ns) if ns != 0 => ns,
             _ => wire.time.unwrap_or(0).saturating_mul(1_000_000_000),
@@ -171,7 +173,7 @@ fn in_our_words(wire: WireEvent) -> Event {
         },
     };
     if !wire.from.0.is_empty() && event.attribute("image").is_none() {
-        event.attributes.push(("image".into(), wire.from.0.into()));
+        event.attributes.push("image", &wire.from.0);
     }
     match &*event.kind {
         "container" => settle_action(&mut event, &wire.health_status.0),
@@ -180,8 +182,7 @@ fn in_our_words(wire: WireEvent) -> Event {
             if matches!(&*event.action, "connect" | "disconnect")
                 && event.attribute("container").is_none() =>
         {
-            let id = event.id.clone();
-            event.attributes.push(("container".into(), id));
+            event.attributes.push("container", &event.id);
         }
         _ => {}
     }
@@ -207,10 +208,11 @@ fn settle_action(event: &mut Event, health: &str) {
         _ => {}
     }
     if &*event.action == "die" && event.attribute("exitCode").is_none() {
-        let mut attributes = event.attributes.iter_mut();
-        if let Some((name, _)) = attributes.find(|(name, _)| &**name == "containerExitCode") {
-            *name = "exitCode".into();
-        }
+        let ours = |(name, value)| match name {
+            "containerExitCode" => ("exitCode", value),
+            name => (name, value),
+        };
+        event.attributes = event.attributes.iter().map(ours).collect();
     }
 }
 
@@ -400,10 +402,7 @@ mod tests {
     }
 
     fn attributes(event: &Event) -> Vec<(&str, &str)> {
-        let attributes = event.attributes.iter();
-        attributes
-            .map(|(name, value)| (&**name, &**value))
-            .collect()
+        event.attributes.iter().collect()
     }
 
     #[test]

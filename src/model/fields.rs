@@ -1,4 +1,4 @@
-//! Names and values in one piece of memory: a document has a hundred of them, and they come and go together.
+//! Names and values in one piece of memory: a document has a hundred of them, an event twenty, and they come and go together.
 
 use std::fmt;
 
@@ -19,8 +19,16 @@ impl Fields {
         }
     }
 
+    /// Adds one.
+    pub fn push(&mut self, name: &str, value: &str) {
+        self.text.push_str(name);
+        let name_end = self.text.len();
+        self.text.push_str(value);
+        self.ends.push((name_end, self.text.len()));
+    }
+
     /// Adds one; its name is written in parts, in lower case as far as it is ASCII.
-    pub fn push(&mut self, name: &[&str], value: &str) {
+    pub fn push_lower(&mut self, name: &[&str], value: &str) {
         let begin = self.text.len();
         name.iter().for_each(|part| self.text.push_str(part));
         self.text[begin..].make_ascii_lowercase();
@@ -61,11 +69,11 @@ impl Fields {
     }
 }
 
-impl<'a> FromIterator<(&'a str, &'a str)> for Fields {
-    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(fields: I) -> Self {
+impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
         let mut all = Fields::default();
         for (name, value) in fields {
-            all.push(&[name], value);
+            all.push(name.as_ref(), value.as_ref());
         }
         all
     }
@@ -85,14 +93,21 @@ mod tests {
     fn they_come_out_as_they_went_in() {
         let mut fields = Fields::with_capacity(1, 1);
         assert!(fields.is_empty() && fields.get("").is_none());
-        fields.push(&["Config", "_", "Äb"], "Ü=1");
-        fields.push(&[""], "");
-        fields.push(&["ID"], "a");
-        fields.push(&["id"], "b");
-        let all = [("config_Äb", "Ü=1"), ("", ""), ("id", "a"), ("id", "b")];
+        fields.push_lower(&["Config", "_", "Äb"], "Ü=1");
+        fields.push_lower(&[""], "");
+        fields.push_lower(&["ID"], "a");
+        fields.push("id", "b");
+        fields.push("Id", "c");
+        let all = [
+            ("config_Äb", "Ü=1"),
+            ("", ""),
+            ("id", "a"),
+            ("id", "b"),
+            ("Id", "c"),
+        ];
         assert!(fields.iter().eq(all));
-        assert_eq!((fields.len(), fields.bytes()), (4, 20));
-        assert_eq!((fields.get("id"), fields.get("Id")), (Some("b"), None));
+        assert_eq!((fields.len(), fields.bytes()), (5, 23));
+        assert_eq!((fields.get("id"), fields.get("Id")), (Some("b"), Some("c")));
         assert_eq!(all.into_iter().collect::<Fields>(), fields);
     }
 }

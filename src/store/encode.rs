@@ -625,10 +625,9 @@ PUBLISH p_events refresh_containers:h";
                 kind: "network".into(),
                 action: "connect".into(),
                 id: "n".into(),
-                attributes: vec![
-                    ("name".into(), "bridge".into()),
-                    ("container".into(), "c".into()),
-                ],
+                attributes: [("name", "bridge"), ("container", "c")]
+                    .into_iter()
+                    .collect(),
                 time_ns: 9,
                 ..Event::default()
             };

@@ -10,7 +10,7 @@ fn event(n: i64) -> Event {
         kind: "container".into(),
         action: "start".into(),
         id: format!("c{n}").into(),
-        attributes: Vec::new(),
+        attributes: Default::default(),
         time_ns: T0 + n * SECOND,
         ..Event::default()
     }

@@ -1,7 +1,7 @@
 //! What two inspects of a container prove: where it changed in a way that the engine tells by an event, and no such event came, one was lost.
 
 use super::Engine;
-use crate::model::{ContainerId, Event, Scope, Summary};
+use crate::model::{ContainerId, Event, Fields, Scope, Summary};
 
 /// What of a container changes with an event alone. Docker tells nothing of the networks of one that does not run.
 const ASPECTS: usize = 4;
@@ -120,15 +120,17 @@ impl Change {
 
     /// The event, made up of what is known of its container.
     pub(super) fn event(self, id: &ContainerId, facts: &Summary, time_ns: i64) -> Event {
-        let mut attributes: Vec<(Box<str>, Box<str>)> = match self.network {
-            Some(_) => vec![("container".into(), id.as_str().into())],
-            None => vec![
-                ("image".into(), (&*facts.image).into()),
-                ("name".into(), (&*facts.name).into()),
-            ],
-        };
-        let own = self.attributes.into_iter();
-        attributes.extend(own.map(|(name, value)| (name.into(), value.into())));
+        let mut attributes = Fields::default();
+        match self.network {
+            Some(_) => attributes.push("container", id.as_str()),
+            None => {
+                attributes.push("image", &facts.image);
+                attributes.push("name", &facts.name);
+            }
+        }
+        for (name, value) in &self.attributes {
+            attributes.push(name, value);
+        }
         Event {
             kind: if self.network.is_some() {
                 "network"

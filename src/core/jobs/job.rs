@@ -10,7 +10,7 @@ use crate::model::{EngineIndex, Entry, Event};
 const JOB: usize = 1150;
 
 /// What an attribute takes beside its texts.
-const PAIR: usize = 64;
+const PAIR: usize = 16;
 
 /// What a line is for: the engine and the object's id.
 pub(super) type Lane = (EngineIndex, Arc<str>);

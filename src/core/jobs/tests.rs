@@ -37,7 +37,7 @@ fn trigger(place: usize, container: &str, ns: i64) -> Trigger {
             kind: "container".into(),
             action: "die".into(),
             id: container.into(),
-            attributes: Vec::new(),
+            attributes: Default::default(),
             time_ns: ns,
             ..Event::default()
         }),
@@ -235,9 +235,8 @@ fn a_full_queue_drops_and_says_so_once() {
 fn a_queue_is_also_full_when_it_holds_too_many_bytes() {
     let mut bench = Bench::one(limited(1));
     let mut heavy = trigger(0, "a", 1);
-    let label = ("l".into(), "x".repeat(1 << 20).into());
     let event = Arc::make_mut(&mut heavy.event);
-    event.attributes.push(label);
+    event.attributes.push("l", &"x".repeat(1 << 20));
     for _ in 0..200 {
         bench.jobs.add(bench.now, heavy.clone());
     }

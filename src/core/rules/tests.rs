@@ -44,14 +44,11 @@ fn types(words: &[&str]) -> Filter {
 }
 
 fn event(kind: &str, action: &str, attributes: &[(&str, &str)]) -> Event {
-    let attributes = attributes.iter();
     Event {
         kind: kind.into(),
         action: action.into(),
         id: "c1".into(),
-        attributes: attributes
-            .map(|(name, value)| ((*name).into(), (*value).into()))
-            .collect(),
+        attributes: attributes.iter().copied().collect(),
         ..Event::default()
     }
 }

@@ -179,7 +179,7 @@ impl Docker {
             } else {
                 id.into()
             },
-            attributes,
+            attributes: attributes.into_iter().collect(),
             time_ns: self.clock_ns(now) / 1000 * 1000 + self.stamps % 1000,
             ..Event::default()
         };

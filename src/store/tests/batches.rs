@@ -356,7 +356,7 @@ fn streams_and_notices() {
         kind: "container".into(),
         action: "die".into(),
         id: "c1".into(),
-        attributes: vec![("image".into(), "i".into()), ("name".into(), "web".into())],
+        attributes: [("image", "i"), ("name", "web")].into_iter().collect(),
         time_ns: 5,
         ..Event::default()
     };

@@ -96,7 +96,7 @@ impl Cluster {
             kind: "container".into(),
             action: "die".into(),
             id: container.as_str().into(),
-            attributes: Vec::new(),
+            attributes: Default::default(),
             time_ns: agent.seen,
             ..Event::default()
         };
@@ -240,7 +240,7 @@ fn the_name_of_a_command_is_the_same_in_every_version() {
         kind: "container".into(),
         action: "die".into(),
         id: "c1".into(),
-        attributes: Vec::new(),
+        attributes: Default::default(),
         time_ns,
         ..Event::default()
     };
