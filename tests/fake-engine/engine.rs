@@ -50,6 +50,8 @@ pub enum Behaviour {
     Late(Duration),
     /// Refuses, with this status and message.
     Status(u16, String),
+    /// Answers an inspect with that of this container, as a proxy may that mixes up who asked what.
+    Another(String),
 }
 
 /// The handle; the engine ends with it.

@@ -54,6 +54,9 @@ impl Connection {
                 (Some(Route::Events), late) if self.refusal(&request).is_none() => {
                     return self.stream(&request, late);
                 }
+                (_, Some(Behaviour::Another(id))) => {
+                    self.answer(&request, Some(Route::InspectOf(id)))
+                }
                 (_, late) => {
                     let answer = self.answer(&request, route);
                     if let Some(Behaviour::Late(delay)) = late {

@@ -64,6 +64,27 @@ fn timed_fault_9_churn_404_and_an_inspect_that_hangs_make_only_that_container_la
 }
 
 #[test]
+fn fault_9_the_inspect_of_another_container_is_taken_for_none() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let [one, other] = ["one", "other"].map(|name| engine.run(Spec::named(name)));
+    let _agent = scene.report(&engine, &["-updateInterval=60s"]);
+    let route = Route::InspectOf(one.clone());
+    let asked = engine.requests(&route);
+    engine.misbehave(route.clone(), Behaviour::Another(other.clone()));
+    engine.rename(&one, "renamed");
+    wait_until(SOON, "it is asked again and again", || {
+        engine.requests(&route) >= asked + 3
+    });
+    let stands = |id: &str| (scene.field(id, "id"), scene.field(id, "name"));
+    assert_eq!(stands(&one), (one.clone(), "/one".to_owned()));
+    assert_eq!(stands(&other), (other.clone(), "/other".to_owned()));
+    engine.behave(&route);
+    scene.settle(SOON, &[("h", &engine)]);
+}
+
+#[test]
 fn fault_9_an_inspect_that_hangs_for_more_than_a_minute_is_asked_seldom_and_holds_up_nothing() {
     need!(redis);
     let scene = Scene::new();
