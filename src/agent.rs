@@ -24,6 +24,7 @@ use crate::inbox::{Door, Inbox, inbox};
 use crate::logging;
 use crate::model::EngineIndex;
 use crate::notify::Notifier;
+use crate::queue;
 use crate::reload::Reloader;
 use crate::store::redis::{Options, RedisStore};
 use crate::threads::{self, Ended, Thread};
@@ -99,7 +100,7 @@ fn start_writer(
     boot: String,
     door: &Door,
     ended: &Sender<Ended>,
-) -> io::Result<(Sender<StoreRequest>, Thread)> {
+) -> io::Result<(queue::Sender<StoreRequest>, Thread)> {
     let store = RedisStore::new(Options {
         target: cache.target.clone(),
         shown_url: cache.shown_url.clone(),
@@ -111,9 +112,9 @@ fn start_writer(
         replay_max_age: config.replay_max_age,
         selfcheck: cache.selfcheck,
     });
-    let (request, requests) = bounded(1);
+    let (request, requests) = queue::queue(1);
     let door = door.clone();
-    let body = move || writer::run(store, &requests, &door);
+    let body = move || writer::run(store, requests, &door);
     let thread = threads::spawn_fatal("writer", ended.clone(), body)?;
     Ok((request, thread))
 }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-
 use crate::core::{Core, Effect, Input, Level, StoreRequest, Time};
 use crate::engines::Engines;
 use crate::handlers::Pool;
 use crate::inbox::Inbox;
 use crate::model::EngineIndex;
 use crate::notify::Notifier;
+use crate::queue;
 use crate::reader::Order;
 use crate::syncer::{Ask, Question};
 use crate::threads;
@@ -27,11 +26,11 @@ pub struct Outlets {
     /// To the engines.
     pub engines: Engines,
     /// To the writer, where there is a cache.
-    pub writer: Option<Sender<StoreRequest>>,
+    pub writer: Option<queue::Sender<StoreRequest>>,
     /// To the commands.
     pub pool: Option<Pool>,
     /// To whoever reads the file again.
-    pub reloaded: Sender<()>,
+    pub reloaded: crossbeam_channel::Sender<()>,
     /// To the service manager.
     pub notifier: Arc<Notifier>,
 }
@@ -112,8 +111,7 @@ impl Outlets {
             Effect::Store(request) => {
                 if let Some(writer) = &self.writer {
                     // The core counts what it has asked: one request at a time.
-                    let full = writer.try_send(request).is_err_and(|error| error.is_full());
-                    assert!(!full, "two requests to the store at once");
+                    writer.send(request);
                 }
             }
             Effect::Run(job) => {

@@ -14,6 +14,7 @@ use crate::docker::document::Masker;
 use crate::docker::socket::Socket;
 use crate::inbox::Gate;
 use crate::model::{Engine, EngineIndex};
+use crate::queue;
 use crate::reader::{Order, Reader};
 use crate::syncer::{Ask, Desk, Syncer};
 use crate::threads::{self, Hung, Thread};
@@ -57,7 +58,7 @@ struct Slot {
 #[derive(Debug)]
 struct Crew {
     orders: Sender<Order>,
-    asks: Sender<Ask>,
+    asks: queue::Sender<Ask>,
     sockets: [Socket; 4],
     threads: Vec<Thread>,
     /// Dropped with the crew: a thread that pauses after a panic goes on no more.
@@ -126,7 +127,7 @@ impl Engines {
     pub fn ask(&self, index: EngineIndex, ask: Ask) {
         let slot = self.slots.get(index.at());
         if let Some(crew) = slot.and_then(|slot| slot.crew.as_ref()) {
-            give(&crew.asks, ask);
+            crew.asks.send(ask);
         }
     }
 
@@ -183,7 +184,7 @@ fn crew(shared: &mut Shared, index: EngineIndex, slot: &Slot) -> io::Result<Crew
         door: gate.clone(),
         sockets: [sockets[0].clone(), sockets[1].clone()],
     };
-    let (ask, asks) = bounded(ASKS);
+    let (ask, asks) = queue::queue(ASKS);
     let desk = Desk {
         engine: index,
         name: engine.name.clone(),

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-
 use crate::core::{Generation, Input};
 use crate::model::{EngineIndex, Event};
+use crate::queue::{Receiver, Sender, queue};
 
 /// Events of one engine that may wait for the core, about 1 kB each: a burst of 10,000 is promised to be handled whole, however busy the core is.
 const EVENTS: u32 = 16_384;
@@ -48,7 +47,7 @@ pub struct Gate {
 
 /// An empty inbox.
 pub fn inbox() -> (Inbox, Door) {
-    let (sender, receiver) = unbounded();
+    let (sender, receiver) = queue(usize::MAX);
     let door = Door { sender };
     let inbox = Inbox {
         receiver,
@@ -62,8 +61,8 @@ pub fn inbox() -> (Inbox, Door) {
 impl Door {
     /// Puts in whatever is not an event.
     pub fn put(&self, input: Input) {
-        // The core ends before those who feed it; what comes then is of no use any more.
-        let _ = self.sender.send(input);
+        // The core ends before those who feed it; what comes then is of no use any more, and dropped.
+        self.sender.send(input);
     }
 }
 
@@ -124,13 +123,7 @@ impl Inbox {
         if let Some(engine) = self.overrun.take() {
             return Some(Input::Overrun { engine });
         }
-        let input = match until {
-            None => self.receiver.recv().ok()?,
-            Some(until) => match self.receiver.recv_deadline(until) {
-                Ok(input) => input,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
-            },
-        };
+        let input = self.receiver.receive(until).ok()?;
         Some(self.credited(input))
     }
 
@@ -139,7 +132,7 @@ impl Inbox {
         if let Some(engine) = self.overrun.take() {
             return Some(Input::Overrun { engine });
         }
-        let input = self.receiver.try_recv().ok()?;
+        let input = self.receiver.waiting()?;
         Some(self.credited(input))
     }
 

@@ -59,6 +59,8 @@ pub mod docker;
 
 pub mod store;
 
+pub mod queue;
+
 pub mod inbox;
 
 pub mod reader;

@@ -15,10 +15,9 @@
 use std::collections::{HashSet, VecDeque};
 use std::iter;
 use std::ops::ControlFlow;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::core::{Generation, Input, Inspected, Inspection, Unlisted};
 use crate::docker::client::{Client, DockerErrorKind, LIST_LIMIT};
@@ -26,6 +25,7 @@ use crate::docker::document::{Masker, document};
 use crate::docker::socket::Socket;
 use crate::inbox::Door;
 use crate::model::{Address, ContainerId, EngineIndex, Row, answer_digest};
+use crate::queue::Receiver;
 use crate::threads;
 
 /// A start keeps its container's lock for about 250 ms.
@@ -132,7 +132,7 @@ impl Syncer {
 
     /// Serves one ask; `Break` when there will be no more.
     pub fn run(&mut self) -> ControlFlow<()> {
-        let ask = match self.asks.recv_deadline(self.answered + QUIET) {
+        let ask = match self.asks.receive(Some(self.answered + QUIET)) {
             Ok(ask) => ask,
             Err(RecvTimeoutError::Timeout) => {
                 let desk = &self.desk;

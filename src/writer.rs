@@ -2,16 +2,15 @@
 //!
 //! It decides nothing and repeats nothing; each request ends within the store's own deadline. It ends when the requests' sender is dropped.
 
-use crossbeam_channel::Receiver;
-
 use crate::core::{Input, StoreReply, StoreRequest};
 use crate::inbox::Door;
+use crate::queue::Receiver;
 use crate::store::Store;
 use crate::threads;
 
 /// Serves requests until there are no more.
-pub fn run(mut store: impl Store, requests: &Receiver<StoreRequest>, door: &Door) {
-    for request in requests {
+pub fn run(mut store: impl Store, mut requests: Receiver<StoreRequest>, door: &Door) {
+    while let Ok(request) = requests.receive(None) {
         threads::rehearse();
         let reply = serve(&mut store, request).unwrap_or_else(StoreReply::Failed);
         door.put(Input::Stored(reply));
