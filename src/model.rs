@@ -9,11 +9,12 @@ mod words;
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
 
 pub use entry::{
     Cause, Debounce, Entry, ExitCodes, Filter, Labels, OnBusy, Order, Patterns, Queueing, Running,
@@ -283,16 +284,12 @@ impl Document {
 
 /// What an answer is known by when it is to be compared with the next one.
 pub fn answer_digest(answer: &[u8]) -> NonZeroU64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(answer);
-    NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MAX)
+    NonZeroU64::new(xxh3_64(answer)).unwrap_or(NonZeroU64::MAX)
 }
 
 /// What a document's JSON is known by when the document itself is gone; the same in every process of one version.
 pub fn digest(json: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    json.hash(&mut hasher);
-    hasher.finish()
+    xxh3_64(json.as_bytes())
 }
 
 /// The few facts of a document that core keeps when the document itself is gone.

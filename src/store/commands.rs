@@ -4,6 +4,9 @@ use std::io::IoSlice;
 
 use redis::{Cmd, Value};
 
+/// About what stands around a word: a sign, its length, and two ends of a line.
+const FRAME: usize = 8;
+
 /// Encoded commands.
 #[derive(Default)]
 pub(super) struct Commands {
@@ -28,7 +31,13 @@ impl Commands {
 
     /// Appends one of these words, straight into the memory from where it is sent.
     pub fn push_words<'w>(&mut self, words: impl Iterator<Item = &'w str> + Clone) {
-        self.head(b'*', words.clone().count());
+        let (mut count, mut bytes) = (0, FRAME);
+        for word in words.clone() {
+            count += 1;
+            bytes += word.len() + FRAME;
+        }
+        self.bytes.reserve(bytes);
+        self.head(b'*', count);
         for word in words {
             self.head(b'$', word.len());
             self.bytes.extend_from_slice(word.as_bytes());
@@ -39,18 +48,21 @@ impl Commands {
 
     /// What stands before words, and before each: how many there are, and how long it is.
     fn head(&mut self, sign: u8, number: usize) {
-        self.bytes.push(sign);
-        let begin = self.bytes.len();
+        // A sign, and no number has more than 20 digits.
+        let mut head = *b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\r\n";
+        let mut at = head.len() - 2;
         let mut rest = number;
         loop {
-            self.bytes.push(b'0' + (rest % 10) as u8);
+            at -= 1;
+            head[at] = b'0' + (rest % 10) as u8;
             rest /= 10;
             if rest == 0 {
                 break;
             }
         }
-        self.bytes[begin..].reverse();
-        self.bytes.extend_from_slice(b"\r\n");
+        at -= 1;
+        head[at] = sign;
+        self.bytes.extend_from_slice(&head[at..]);
     }
 
     /// How many there are.
