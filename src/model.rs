@@ -264,6 +264,8 @@ pub const DEFAULT_SECRETS: &str = "*PASSWORD*,*PASSWD*,*PASSPHRASE*,*SECRET*,*TO
 pub struct Document {
     /// The inspect flattened to two levels, `config_image` -> `ubuntu`; in the order of the answer (an address found elsewhere comes last), without `host`.
     pub fields: Fields,
+    /// A digest of the names of its fields, in whatever order: two documents with one shape have the same fields.
+    pub shape: u64,
     /// The inspect as compact JSON text; handlers keep it when the document is written and gone.
     pub json: Arc<str>,
     /// A digest of `json`: two documents with one digest are one document.

@@ -33,6 +33,8 @@ pub struct Room {
 struct Stored {
     /// Of the document; `None` when it is not known, so that any document is news.
     digest: Option<u64>,
+    /// The document's, where that is known.
+    shape: u64,
     name: Option<Arc<str>>,
     image: Option<Arc<str>>,
     running: bool,
@@ -694,6 +696,7 @@ impl Outbox {
         let stays = new.running && old.image.as_ref() == Some(&new.image);
         let stored = Stored {
             digest: Some(document.digest),
+            shape: document.shape,
             name: Some(new.name.clone()).filter(|name| !name.is_empty()),
             image: Some(new.image.clone()),
             running: new.running,
@@ -701,6 +704,7 @@ impl Outbox {
         };
         // Where anything of it is in doubt its old document is not known.
         let known = old.digest.is_some();
+        let shaped = known && old.shape == stored.shape;
         let place = |of: &Stored| (of.running, of.imaged, of.image.clone());
         let placed = known && place(&old) == place(&stored);
         let named = known && old.name == stored.name && other.is_none();
@@ -711,6 +715,7 @@ impl Outbox {
             id,
             image_left: old.image.filter(|_| !stays),
             document,
+            shaped,
             placed,
             named,
         }

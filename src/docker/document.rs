@@ -45,10 +45,12 @@ pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
         return Err(fault("it has no `Id`"));
     }
     let json = build.cuts.done();
+    let (fields, shape) = last_of_each(build.fields);
     Ok(Document {
         digest: digest(&json),
         answer: Some(answer_digest(bytes)),
-        fields: last_of_each(build.fields),
+        fields,
+        shape,
         json: json.into(),
         summary: build.summary.told(),
     })
@@ -270,13 +272,15 @@ fn push_field(fields: &mut Fields, section: &str, key: &str, raw: &str) {
     fields.push_lower(&[section, between, key], &value);
 }
 
-/// Names that differ only in case, or in where a `_` comes from, are one field: the last one stands.
-fn last_of_each(fields: Fields) -> Fields {
+/// Names that differ only in case, or in where a `_` comes from, are one field: the last one stands. And the digest of all names.
+fn last_of_each(fields: Fields) -> (Fields, u64) {
     // Almost always each name stands there once, and its digest tells that sooner than a map.
     let mut digests: Vec<u64> = fields.iter().map(|(name, _)| digest(name)).collect();
     digests.sort_unstable();
-    if digests.windows(2).all(|two| two[0] != two[1]) {
-        return fields;
+    digests.dedup();
+    let shape = digests.iter().fold(0, |sum: u64, it| sum.wrapping_add(*it));
+    if digests.len() == fields.len() {
+        return (fields, shape);
     }
     let mut last: HashMap<&str, usize> = HashMap::with_capacity(fields.len());
     for (at, (name, _)) in fields.iter().enumerate() {
@@ -284,7 +288,7 @@ fn last_of_each(fields: Fields) -> Fields {
     }
     let stays = |(at, (name, _)): &(usize, (&str, &str))| last.get(name) == Some(at);
     let kept = fields.iter().enumerate().filter(stays);
-    kept.map(|(_, field)| field).collect()
+    (kept.map(|(_, field)| field).collect(), shape)
 }
 
 /// A scalar's plain text; of anything else the JSON.
@@ -418,6 +422,26 @@ mod tests {
         let document = document(INSPECT.as_bytes(), &open).expect("it decodes");
         for secret in ["DB_PASSWORD=hunter2", "u:pa$$w@db", r#""web.token":"a\"b""#] {
             assert!(document.json.contains(secret), "{secret}");
+        }
+    }
+
+    #[test]
+    fn the_shape_is_that_of_the_names() {
+        let shape = |text: &str| decoded(text).shape;
+        let before = r#"{"Id":"a","State":{"Pid":1,"Error":""},"Path":"x"}"#;
+        for same in [
+            r#"{"Id":"b","State":{"Pid":2,"Error":"x"},"Path":""}"#,
+            r#"{"Path":"x","State":{"Error":"","Pid":1},"Id":"a"}"#,
+            r#"{"Id":"a","State":{"Pid":1,"Error":"","pid":2},"Path":"x"}"#,
+        ] {
+            assert_eq!(shape(before), shape(same), "{same}");
+        }
+        for other in [
+            r#"{"Id":"a","State":{"Pid":1,"Error":null},"Path":"x"}"#,
+            r#"{"Id":"a","State":{"Pid":1},"Path":"x","Error":""}"#,
+            r#"{"Id":"a","State":{"Pid":1,"Error":""},"Path":"x","Args":[]}"#,
+        ] {
+            assert_ne!(shape(before), shape(other), "{other}");
         }
     }
 

@@ -99,11 +99,13 @@ impl Encoder<'_> {
         }
     }
 
-    /// The two keys of one container, as if nothing had been there.
+    /// The two keys of one container, as if nothing had been there; where all that is there is written over, Redis is spared to build it anew.
     fn document(&mut self, host: &str, put: &Put) {
         let (hash, json) = (self.keys.container(&put.id.0), self.keys.json(&put.id.0));
         let (ttl, document) = (self.ttl_s.to_string(), &put.document);
-        self.add(&["DEL", &hash, &json]);
+        if !put.shaped {
+            self.add(&["DEL", &hash]);
+        }
         let fields = document.fields.iter().chain([(field::HOST, host)]);
         let fields = fields.flat_map(|(name, value)| [name, value]);
         self.many("HSET", &hash, fields);
@@ -471,19 +473,19 @@ mod tests {
         });
         let expected = "\
 HDEL p:hosts:h:names x y
-DEL p:containers:c1 p:containers:c1:json
+DEL p:containers:c1
 HSET p:containers:c1 name /name-c1 config_image i host h
 SET p:containers:c1:json {\"Id\":\"c1\"} EX 360
 EXPIRE p:containers:c1 360
-DEL p:containers:c2 p:containers:c2:json
+DEL p:containers:c2
 HSET p:containers:c2 name /name-c2 config_image new host h
 SET p:containers:c2:json {\"Id\":\"c2\"} EX 360
 EXPIRE p:containers:c2 360
-DEL p:containers:c3 p:containers:c3:json
+DEL p:containers:c3
 HSET p:containers:c3 name /name-c3 config_image i host h
 SET p:containers:c3:json {\"Id\":\"c3\"} EX 360
 EXPIRE p:containers:c3 360
-DEL p:containers:c4 p:containers:c4:json
+DEL p:containers:c4
 HSET p:containers:c4 name /name-c4 host h
 SET p:containers:c4:json {\"Id\":\"c4\"} EX 360
 EXPIRE p:containers:c4 360
@@ -524,6 +526,7 @@ SREM p:images:old:hosts h";
             let mut renamed = changed.clone();
             renamed.id = "c2".into();
             changed.named = true;
+            changed.shaped = true;
             share.puts = vec![changed, renamed];
             share.happened = vec![Happening::Gap {
                 dropped: 0,
@@ -531,11 +534,10 @@ SREM p:images:old:hosts h";
             }];
         });
         let expected = "\
-DEL p:containers:c1 p:containers:c1:json
 HSET p:containers:c1 name /name-c1 config_image i host h
 SET p:containers:c1:json {\"Id\":\"c1\"} EX 360
 EXPIRE p:containers:c1 360
-DEL p:containers:c2 p:containers:c2:json
+DEL p:containers:c2
 HSET p:containers:c2 name /name-c1 config_image i host h
 SET p:containers:c2:json {\"Id\":\"c1\"} EX 360
 EXPIRE p:containers:c2 360

@@ -252,6 +252,8 @@ pub struct Put {
     pub document: Arc<Document>,
     /// The image that the store has it under now, where that is another (or where it ran and no longer does).
     pub image_left: Option<Arc<str>>,
+    /// The store has all fields of its document already, and no others: they are written over.
+    pub shaped: bool,
     /// Whether it runs, and under which image, stands in the store already,
     pub placed: bool,
     /// and so does its name.

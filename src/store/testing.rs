@@ -272,6 +272,7 @@ pub fn put_with(id: &str, image: &str, running: bool, fields: &[(&str, &str)]) -
         id: id.into(),
         document: Arc::new(Document {
             fields: all,
+            shape: 0,
             json: format!("{{\"Id\":\"{id}\"}}").into(),
             digest: 1,
             answer: None,
@@ -283,6 +284,7 @@ pub fn put_with(id: &str, image: &str, running: bool, fields: &[(&str, &str)]) -
             },
         }),
         image_left: None,
+        shaped: false,
         placed: false,
         named: false,
     }

@@ -324,6 +324,8 @@ pub fn document(id: &str, container: &Container) -> Document {
         fields: [("padding", " ".repeat(container.size).as_str())]
             .into_iter()
             .collect(),
+        // So it changes now and then.
+        shape: u64::from(container.version / 3 % 2),
         digest: hasher.finish(),
         answer: Some(answer_digest(json.as_bytes())),
         summary: Summary {

@@ -28,6 +28,7 @@ pub enum Fate {
 pub struct Key {
     pub host: usize,
     pub digest: u64,
+    shape: u64,
     name: String,
     image: String,
     started_at: String,
@@ -439,12 +440,17 @@ impl Store {
         let key = Key {
             host: at,
             digest: put.document.digest,
+            shape: put.document.shape,
             name: summary.name.to_string(),
             image: summary.image.to_string(),
             started_at: summary.started_at.to_string(),
             expires: ttl,
         };
-        self.keys.insert(id.to_owned(), key);
+        let old = self.keys.insert(id.to_owned(), key);
+        // A key that somebody deleted is whole again by what is written.
+        if let (true, Some(old)) = (put.shaped, old) {
+            assert_eq!(old.shape, put.document.shape, "a field stays that is none");
+        }
         if !put.named {
             let names = &mut self.hosts[at].names;
             names.insert(summary.name.to_string(), id.to_owned());

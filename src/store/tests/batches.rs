@@ -126,6 +126,47 @@ fn a_replaced_container_keeps_no_field_and_no_wrong_type() {
 }
 
 #[test]
+fn a_container_of_the_same_shape_is_written_over_and_whole_whatever_became_of_its_keys() {
+    let server = Server::start(&[]);
+    let mut store = server.holding("boot", &[0]);
+    let mut client = server.client();
+    let over = |pid: &str| {
+        let mut put = put_with("c1", "i", true, &[("state_pid", pid)]);
+        put.shaped = true;
+        report(0, vec![put])
+    };
+    done(store.apply(&report(
+        0,
+        vec![put_with("c1", "i", true, &[("state_pid", "1")])],
+    )));
+    let whole = |client: &mut Client, pid: &str| {
+        assert_eq!(
+            client.list("HKEYS docker:containers:c1"),
+            ["host", "name", "state_pid"]
+        );
+        assert_eq!(client.text("HGET docker:containers:c1 state_pid"), pid);
+        assert_eq!(client.text("TYPE docker:containers:c1:json"), "string");
+        for key in ["c1", "c1:json"] {
+            let ttl = client.ask(&format!("TTL docker:containers:{key}"));
+            assert!(number(&ttl).is_some_and(|ttl| ttl > 0), "{key}: {ttl:?}");
+        }
+    };
+    done(store.apply(&over("2")));
+    whole(&mut client, "2");
+    client.ask("DEL docker:containers:c1 docker:containers:c1:json");
+    done(store.apply(&over("3")));
+    whole(&mut client, "3");
+    client.ask("SET docker:containers:c1 text");
+    let refused = store.apply(&over("4")).expect_err("it is no hash");
+    assert!(refused.text.contains("WRONGTYPE"), "{}", refused.text);
+    assert_eq!(
+        client.text("TYPE docker:containers:c1"),
+        "none",
+        "it was removed"
+    );
+}
+
+#[test]
 fn a_stopped_container_changes_its_sets_and_comes_back() {
     let server = Server::start(&[]);
     let mut store = server.holding("boot", &[0]);
