@@ -98,7 +98,7 @@ impl Gate {
         self.put(Input::Event {
             engine,
             generation,
-            event: Box::new(event),
+            event,
         });
     }
 }

@@ -5,6 +5,7 @@
 mod entry;
 mod fields;
 mod signal;
+mod term;
 mod words;
 
 use std::borrow::{Borrow, Cow};
@@ -22,6 +23,7 @@ pub use entry::{
 };
 pub use fields::Fields;
 pub use signal::signal_number;
+pub use term::Term;
 pub use words::Words;
 
 /// An engine's place in the configuration. Everything that concerns one engine is keyed by it.
@@ -143,9 +145,9 @@ pub struct Hello {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Event {
     /// Docker's `Type`: `container`, `network`, `image`, …
-    pub kind: Box<str>,
+    pub kind: Term,
     /// Docker's `Action`, as it was sent (`health_status: unhealthy`), but a command line that an `exec_*` carries is cut off: it may hold secrets.
-    pub action: Box<str>,
+    pub action: Term,
     /// `Actor.ID`: the container's, network's, image's id.
     pub id: Box<str>,
     /// `Actor.Attributes`, in the order they came; a container's labels are among them, over the event's own.

@@ -33,7 +33,7 @@ pub enum Input {
         /// On which connection.
         generation: Generation,
         /// What it told.
-        event: Box<Event>,
+        event: Event,
     },
     /// The stream is over, or could not be opened.
     Disconnected {

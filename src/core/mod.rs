@@ -306,7 +306,7 @@ impl Core {
             } => engine.connected(now, generation, hello, &mut out),
             Input::Event {
                 generation, event, ..
-            } => engine.event(now, generation, *event, &mut out),
+            } => engine.event(now, generation, event, &mut out),
             Input::Disconnected {
                 generation, end, ..
             } => engine.disconnected(now, generation, end, &mut self.random, &mut out),

@@ -146,12 +146,15 @@ fn in_our_words(wire: WireEvent) -> Event {
     let kind = match &*wire.kind.0 {
         // Before there was a `Type`, these were the words of images and all others those of containers.
         "" => match &*action {
-            "delete" | "import" | "load" | "pull" | "push" | "save" | "tag" | "untag" => {
-                "image".into()
-            }
-            _ => "container".into(),
+            "delete" | "import" | "load" | "pull" | "push" | "save" | "tag" | "untag" => "image",
+            _ => "container",
         },
-        kind => kind.into(),
+        kind => kind,
+    };
+    // The command line behind the verb may hold secrets.
+    let verb = match action.split_once(':') {
+        Some((verb, _)) if kind == "container" && action.starts_with("exec_") => verb,
+        _ => &*action,
     };
     let told = &wire.actor.attributes.0;
     let bytes = told.iter().map(|(name, value)| name.len() + value.len());
@@ -159,8 +162,8 @@ fn in_our_words(wire: WireEvent) -> Event {
     told.iter()
         .for_each(|(name, value)| attributes.push(name, value));
     let mut event = Event {
-        kind,
-        action: action.into(),
+        kind: kind.into(),
+        action: verb.into(),
         id: id.into(),
         attributes,
         time_ns: match wire.time_nano {
@@ -189,7 +192,7 @@ fn in_our_words(wire: WireEvent) -> Event {
     event
 }
 
-/// Cuts command lines off and says in Docker's words what Podman says in its own.
+/// Says in Docker's words what Podman says in its own.
 fn settle_action(event: &mut Event, health: &str) {
     match &*event.action {
         "died" => event.action = "die".into(),
@@ -197,12 +200,7 @@ fn settle_action(event: &mut Event, health: &str) {
         "health_status" => {
             let told = event.attribute("health_status").unwrap_or(health);
             if !told.is_empty() {
-                event.action = format!("health_status: {told}").into();
-            }
-        }
-        action if action.starts_with("exec_") => {
-            if let Some((verb, _)) = action.split_once(':') {
-                event.action = verb.into();
+                event.action = format!("health_status: {told}").as_str().into();
             }
         }
         _ => {}

@@ -322,7 +322,7 @@ impl World {
             self.step(Input::Event {
                 engine,
                 generation: event.0,
-                event: Box::new(event.1),
+                event: event.1,
             });
         }
         if let Some(generation) = open.or(order) {
@@ -432,7 +432,7 @@ impl World {
         self.step(Input::Event {
             engine: EngineIndex(at as u32),
             generation,
-            event: Box::new(event),
+            event,
         });
         true
     }
