@@ -371,6 +371,36 @@ fn fault_5_a_frozen_reader_loses_events_and_finds_them_at_the_next_renewal() {
 }
 
 #[test]
+fn fault_5_what_was_lost_while_the_engine_was_asked_for_its_clock_is_not_taken_for_live() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let a = engine.run(Spec::named("a"));
+    let agent = scene.report(&engine, &[]);
+    // So it is for an agent that was frozen between question and answer.
+    engine.misbehave(Route::Info, Behaviour::Late(Duration::from_millis(2500)));
+    let asked = engine.requests(&Route::Info);
+    for _ in 0..RING {
+        engine.top(&a);
+    }
+    wait_until(SOON, "the stream is to be renewed", || {
+        engine.requests(&Route::Info) > asked
+    });
+    engine.behave(&Route::Info);
+    let was_asked = Instant::now();
+    wait_until(SOON, "a moment is over", || {
+        was_asked.elapsed() > Duration::from_secs(1)
+    });
+    engine.drop_next_events(1);
+    engine.rename(&a, "b");
+    scene.expect_runs(SOON, &["h rename b inferred"]);
+    scene.expect_number(SOON, "h", "gaps", 1);
+    scene.settle(SOON, &[("h", &engine)]);
+    replay_judged();
+    assert_eq!(gaps_said(&agent), 1, "{}", agent.log());
+}
+
+#[test]
 fn fault_5_a_dropped_event_is_found_before_the_engine_forgets_it_however_rare_renewals_are() {
     need!(redis);
     let scene = Scene::new();
