@@ -33,6 +33,8 @@ pub(super) struct Encoder<'a> {
     pub commands: Commands,
     /// Which containers were touched, with the place of the first of the two commands that do it.
     pub touched: Vec<(usize, EngineIndex, ContainerId)>,
+    /// Which containers were written over, with the place of the command that counts their fields, and how many they are to be.
+    pub counted: Vec<(usize, i64, EngineIndex, ContainerId)>,
 }
 
 impl Encoder<'_> {
@@ -49,7 +51,7 @@ impl Encoder<'_> {
         self.many("HDEL", &self.keys.names(host), names_left);
         self.drops(host, &batch.drops);
         for put in &batch.puts {
-            self.document(host, put);
+            self.document(host, batch.host, put);
         }
         let moved = batch.puts.iter().filter(|put| !put.placed);
         self.memberships(host, &moved.collect::<Vec<_>>());
@@ -99,8 +101,9 @@ impl Encoder<'_> {
         }
     }
 
-    /// The two keys of one container, as if nothing had been there; where all that is there is written over, Redis is spared to build it anew.
-    fn document(&mut self, host: &str, put: &Put) {
+    /// The two keys of one container, as if nothing had been there. Where all that is there is written over, Redis is spared to build it anew, and
+    /// asked whether that was all: another host may have written a container of this id, or a human.
+    fn document(&mut self, host: &str, index: EngineIndex, put: &Put) {
         let (hash, json) = (self.keys.container(&put.id.0), self.keys.json(&put.id.0));
         let (ttl, document) = (self.ttl_s.to_string(), &put.document);
         if !put.shaped {
@@ -109,6 +112,14 @@ impl Encoder<'_> {
         let fields = document.fields.iter().chain([(field::HOST, host)]);
         let fields = fields.flat_map(|(name, value)| [name, value]);
         self.many("HSET", &hash, fields);
+        if put.shaped {
+            let named = document.fields.get(field::HOST).is_some();
+            let count = document.fields.len() + usize::from(!named);
+            let place = self.commands.len();
+            self.counted
+                .push((place, count as i64, index, put.id.clone()));
+            self.add(&["HLEN", &hash]);
+        }
         self.add(&["SET", &json, &document.json, "EX", &ttl]);
         self.add(&["EXPIRE", &hash, &ttl]);
     }
@@ -429,6 +440,7 @@ mod tests {
             now: Duration::new(1_700_000_000, 5),
             commands: Commands::default(),
             touched: Vec::new(),
+            counted: Vec::new(),
         };
         let mut batch = HostBatch::new(EngineIndex(0));
         fill(&mut batch);
@@ -535,6 +547,7 @@ SREM p:images:old:hosts h";
         });
         let expected = "\
 HSET p:containers:c1 name /name-c1 config_image i host h
+HLEN p:containers:c1
 SET p:containers:c1:json {\"Id\":\"c1\"} EX 360
 EXPIRE p:containers:c1 360
 DEL p:containers:c2

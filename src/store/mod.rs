@@ -243,7 +243,7 @@ impl HostBatch {
     }
 }
 
-/// A container whose document and place are to be as given, whatever the store held before.
+/// A container whose document and place are to be as given, whatever the store held before; what is said to stand there already is not put there again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Put {
     /// The container.
@@ -252,7 +252,7 @@ pub struct Put {
     pub document: Arc<Document>,
     /// The image that the store has it under now, where that is another (or where it ran and no longer does).
     pub image_left: Option<Arc<str>>,
-    /// The store has all fields of its document already, and no others: they are written over.
+    /// The last document that was written has the same fields: they are written over. [`Applied::Done`] names those that have others as well.
     pub shaped: bool,
     /// Whether it runs, and under which image, stands in the store already,
     pub placed: bool,
@@ -344,7 +344,8 @@ pub enum Notice {
 pub enum Applied {
     /// It ran.
     Done {
-        /// Containers whose keys were to be renewed and had none (or lacked one of the two).
+        /// Containers whose keys were to be renewed and had none (or lacked one of the two), and those that have fields which nobody wrote here: they are
+        /// to be written anew.
         missing: Vec<(EngineIndex, ContainerId)>,
     },
     /// It did not run, because these hosts are not ours any more; the others are still ours and nothing of the batch was written.

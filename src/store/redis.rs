@@ -147,8 +147,8 @@ impl RedisStore {
             stream_maxlen: self.options.stream_maxlen,
             now: self.now(),
             commands: Commands::default(),
-
             touched: Vec::new(),
+            counted: Vec::new(),
         }
     }
 
@@ -285,7 +285,8 @@ impl Store for RedisStore {
             let mark = mark.map(|(_, mark)| mark.as_str());
             encoder.host(self.host(share.host), identity, mark, share);
         }
-        let (body, touched) = (encoder.commands, encoder.touched);
+        let (touched, counted) = (encoder.touched, encoder.counted);
+        let body = encoder.commands;
         let left = batch.hosts.iter().flat_map(|share| &share.images_left);
         self.emptied.extend(left.map(|image| image.to_string()));
         let images: Vec<String> = self.emptied.iter().cloned().collect();
@@ -312,8 +313,13 @@ impl Store for RedisStore {
         let missing = touched
             .into_iter()
             .filter(|(place, ..)| !renewed(*place) || !renewed(place + 1))
-            .map(|(_, host, id)| (host, id))
-            .collect();
+            .map(|(_, host, id)| (host, id));
+        let has = |place: usize, count| replies.get(place).and_then(number) == Some(count);
+        let others = counted
+            .into_iter()
+            .filter(|(place, count, ..)| !has(*place, *count))
+            .map(|(_, _, host, id)| (host, id));
+        let missing = missing.chain(others).collect();
         Ok(Applied::Done { missing })
     }
 

@@ -129,12 +129,11 @@ fn text_field<'a>(line: &'a [u8], name: &str) -> Option<&'a str> {
     Some(rest.split_once('"')?.0)
 }
 
-/// One hash, one string and one notice, as the agent writes them.
+/// One hash, one string and one notice, as the agent writes them of a container that keeps its fields.
 fn write(connection: &mut Connection, id: &str, json: &[u8], fields: &[(String, String)]) {
     let key = format!("bare:containers:{id}");
     let mut pipe = redis::pipe();
     pipe.atomic()
-        .del(&key)
         .hset_multiple(&key, fields)
         .expire(&key, 360);
     pipe.set_ex(format!("{key}:json"), json, 360);

@@ -151,7 +151,17 @@ fn a_container_of_the_same_shape_is_written_over_and_whole_whatever_became_of_it
             assert!(number(&ttl).is_some_and(|ttl| ttl > 0), "{key}: {ttl:?}");
         }
     };
-    done(store.apply(&over("2")));
+    assert!(done(store.apply(&over("2"))).is_empty());
+    whole(&mut client, "2");
+    client.ask("HDEL docker:containers:c1 name");
+    assert!(done(store.apply(&over("2"))).is_empty());
+    whole(&mut client, "2");
+    // What another host left there, or a human.
+    client.ask("HSET docker:containers:c1 foreign 1");
+    assert_eq!(done(store.apply(&over("2"))), [(A, "c1".into())]);
+    let mut anew = over("2");
+    anew.hosts[0].puts[0].shaped = false;
+    assert!(done(store.apply(&anew)).is_empty());
     whole(&mut client, "2");
     client.ask("DEL docker:containers:c1 docker:containers:c1:json");
     done(store.apply(&over("3")));
