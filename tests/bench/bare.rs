@@ -133,9 +133,7 @@ fn text_field<'a>(line: &'a [u8], name: &str) -> Option<&'a str> {
 fn write(connection: &mut Connection, id: &str, json: &[u8], fields: &[(String, String)]) {
     let key = format!("bare:containers:{id}");
     let mut pipe = redis::pipe();
-    pipe.atomic()
-        .hset_multiple(&key, fields)
-        .expire(&key, 360);
+    pipe.atomic().hset_multiple(&key, fields).expire(&key, 360);
     pipe.set_ex(format!("{key}:json"), json, 360);
     pipe.publish("docker_events", format!("update_container:bare:{id}"));
     pipe.exec(connection).expect("a transaction");
