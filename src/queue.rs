@@ -1,8 +1,8 @@
 //! The queues on an event's way: from all to the core, from the core to a syncer and to the writer.
 //!
 //! Whoever puts something in wakes the receiver when the queue is open to it again. A channel of crossbeam or of std wakes it within its own lock: on
-//! a machine with few processors the woken thread runs at once, meets that lock, sleeps, and is woken a second time. Over the hand-overs of one
-//! event that was 4 % of its way from the engine to the notice, beside the four times that such a channel yields before it sleeps.
+//! a machine with few processors the woken thread runs at once, meets that lock, sleeps, and is woken a second time. With the four times that such a
+//! channel yields before it sleeps, that was 2.5 % of an event's way from the engine to the notice.
 //!
 //! A receiver takes all that waits at once, so that a flood costs it one lock for many, and its senders hardly ever meet it there.
 
