@@ -281,17 +281,17 @@ fn greet(address: &Address, socket: &Socket, before: &Hello) -> Result<Greeting,
     let mut ask = |before: &Hello| {
         let began = Instant::now();
         let hello = connection.hello_again(before, INFO_LIMIT);
-        hello.map(|hello| (began.elapsed(), Instant::now(), hello))
+        let hello = hello.map_err(|error| error.text)?;
+        Ok::<_, String>((began.elapsed(), Instant::now(), hello))
     };
-    let mut answer = ask(before).map_err(|error| error.text)?;
+    let (mut took, mut at, mut hello) = ask(before)?;
     // An engine that is slow will be so again, but a process that was frozen between question and answer is so only once.
-    if answer.0 > DOUBTFUL {
-        let again = ask(&answer.2).map_err(|error| error.text)?;
-        if again.0 < answer.0 {
-            answer = again;
+    if took > DOUBTFUL {
+        let again = ask(&hello)?;
+        if again.0 < took {
+            (took, at, hello) = again;
         }
     }
-    let (took, at, hello) = answer;
     Ok(Greeting {
         connection,
         hello,
