@@ -162,16 +162,20 @@ impl<'a> Timed<'a> {
 
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let limited = left(self.deadline).and_then(|left| self.wire.limit_reads(left));
-        let count = limited.and_then(|()| self.wire.read(buffer));
-        count.map_err(|error| {
-            let error = timed_out(error);
-            let kind = error.kind();
-            if kind != io::ErrorKind::Interrupted {
-                self.failure = Some(error);
+        loop {
+            let limited = left(self.deadline).and_then(|left| self.wire.limit_reads(left));
+            match limited.and_then(|()| self.wire.read(buffer)) {
+                // The parser would take it for the end. With a limit on it, even the end of a child may interrupt a read (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let error = timed_out(error);
+                    let kind = error.kind();
+                    self.failure = Some(error);
+                    return Err(kind.into());
+                }
+                Ok(count) => return Ok(count),
             }
-            kind.into()
-        })
+        }
     }
 }
 

@@ -1,11 +1,14 @@
 //! Answers that are lost, late, or refusals.
 
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::A;
+use crate::store::link::Wire;
 use crate::store::redis::RedisStore;
 use crate::store::testing::*;
 use crate::store::*;
@@ -248,4 +251,65 @@ fn a_tcp_address_and_a_database_number() {
         "{error}"
     );
     assert!(!error.text.contains("os error"), "{error}");
+}
+
+/// A connection whose every other read and write is interrupted by a signal.
+struct Interrupted {
+    stream: UnixStream,
+    is_next: bool,
+}
+
+impl Interrupted {
+    fn interrupt(&mut self) -> io::Result<()> {
+        self.is_next = !self.is_next;
+        match self.is_next {
+            true => Ok(()),
+            false => Err(io::ErrorKind::Interrupted.into()),
+        }
+    }
+}
+
+impl Read for Interrupted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.interrupt()?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Interrupted {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.interrupt()?;
+        self.stream.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Wire for Interrupted {
+    fn limit_reads(&self, limit: Duration) -> io::Result<()> {
+        self.stream.limit_reads(limit)
+    }
+
+    fn limit_writes(&self, limit: Duration) -> io::Result<()> {
+        self.stream.limit_writes(limit)
+    }
+}
+
+#[test]
+fn a_signal_does_not_cost_the_connection() {
+    let server = Server::start(&[]);
+    let socket = server.socket();
+    let dial = move || -> io::Result<Box<dyn Wire>> {
+        let stream = UnixStream::connect(&socket)?;
+        let is_next = true;
+        Ok(Box::new(Interrupted { stream, is_next }))
+    };
+    let options = options(server.socket(), "boot");
+    let mut store = RedisStore::dialing(options, Box::new(dial));
+    store.open().expect("open");
+    store.take(&claims(&[0])).expect("take");
+    done(store.apply(&report(0, vec![put("c1", "i")])));
+    assert_eq!(server.client().text("EXISTS docker:containers:c1"), "1");
 }
