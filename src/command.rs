@@ -8,9 +8,7 @@
 //! their own: a run that is ended by force is over when they are gone too. One that ends well leaves them alone until the agent stops. Who wants to
 //! leave a daemon behind says so with `setsid`; such a process is never signalled, nor waited for even where it holds the pipe.
 //!
-//! No `pre_exec` and no search of the `PATH` by std: either makes it fork instead of calling `posix_spawn`, which costs 50 ms a run in a large
-//! process. Another `user` does so too, and only then. In the static binary one shell starts at a time all the same: musl's `posix_spawn` holds a lock
-//! of the whole process until the shell's `exec`, where glibc's holds none.
+//! What starts the shell is a package of its own, `spawn/`, which says why it is neither std's nor `posix_spawn`.
 
 mod cancel;
 mod group;
@@ -21,14 +19,14 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, test_kill_process_group,
-    waitpgid,
+    waitpgid, waitpid,
 };
 
 use group::group_lives;
@@ -83,7 +81,6 @@ pub fn run(job: &Job, cancel: &Cancel, base: &BaseEnvironment) -> Run {
 
 /// A command that was started.
 struct Running {
-    shell: Child,
     /// The shell's process group; its number is the shell's own.
     group: Pid,
     /// The run's id, which its strays are known by.
@@ -114,13 +111,11 @@ struct Running {
 impl Running {
     fn start(job: &Job, base: &BaseEnvironment, started: Instant) -> Result<Running, String> {
         let Started {
-            shell,
+            group,
             input,
             output,
         } = start::start(job, base)?;
-        let group = Pid::from_child(&shell);
         Ok(Running {
-            shell,
             group,
             run: job.run.clone(),
             pidfd: None,
@@ -223,8 +218,8 @@ impl Running {
     /// Has the shell ended, and with it all others of its group? Where we end it, its strays too?
     fn is_over(&mut self) -> bool {
         if self.status.is_none() {
-            self.status = match self.shell.try_wait() {
-                Ok(status) => status.map(Ok),
+            self.status = match waitpid(Some(self.group), WaitOptions::NOHANG) {
+                Ok(ended) => ended.map(|(_, status)| Ok(ExitStatus::from_raw(status.as_raw()))),
                 Err(error) => Some(Err(format!("failed to wait for the shell: {error}"))),
             };
         }

@@ -1,12 +1,16 @@
 //! The start of a job's shell: what it gets to see, where and as whom it runs, and its pipes.
 
-use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+
+use docker_cache_spawn::{Program, User, spawn};
+use rustix::process::Pid;
 
 use crate::model::Job;
 
@@ -30,7 +34,7 @@ impl BaseEnvironment {
         }
     }
 
-    /// The path of a program that was named without one, by the agent's own `PATH`. Were it left to std, that would fork.
+    /// The path of a program that was named without one, by the agent's own `PATH`.
     fn find(&self, program: &str) -> Result<PathBuf, String> {
         if program.contains('/') {
             return Ok(program.into());
@@ -56,7 +60,8 @@ pub fn is_root() -> bool {
 
 /// A shell that was started, with our ends of its pipes; neither ever blocks.
 pub(super) struct Started {
-    pub shell: Child,
+    /// The shell, and the process group that it leads.
+    pub group: Pid,
     /// Where it reads its input from.
     pub input: Feed,
     /// What it writes to its standard output and error.
@@ -70,42 +75,44 @@ pub(super) fn start(job: &Job, base: &BaseEnvironment) -> Result<Started, String
     let Some((program, arguments)) = running.shell.split_first() else {
         return Err("failed to start a shell: `shell` is empty".to_owned());
     };
+    let path = c_string(base.find(program)?.as_os_str().as_bytes())?;
+    let directory = running.dir.as_ref();
+    let directory = directory.map(|dir| c_string(dir.as_os_str().as_bytes()));
+    let own = job.entry.command.as_deref().unwrap_or_default();
+    let mut words = vec![path.clone()];
+    for word in arguments.iter().map(String::as_str).chain([own]) {
+        words.push(c_string(word.as_bytes())?);
+    }
     let (output, writer) = pipe("output")?;
-    let errors = writer
-        .try_clone()
-        .map_err(|error| format!("failed to make a pipe for the output: {error}"))?;
     // Cannot fail on a pipe. Without it a command that reads its own output through /proc could make a read here block.
     let _ = rustix::io::ioctl_fionbio(&output, true);
-    let mut command = Command::new(base.find(program)?);
-    command
-        .args(arguments)
-        .arg(job.entry.command.as_deref().unwrap_or_default())
-        .env_clear()
-        .envs(base.variables.iter().map(|(name, value)| (name, value)))
-        .process_group(0)
-        .stdout(writer)
-        .stderr(errors);
-    if let Some(user) = &running.user {
-        // These make std fork, and leave all other groups.
-        command.uid(user.uid).gid(user.gid).env("HOME", &user.home);
-    }
-    if let Some(dir) = &running.dir {
-        command.current_dir(dir);
-    }
-    command.envs(variables(job));
     let mut input = Feed::default();
-    match job.input.is_empty() {
-        true => command.stdin(Stdio::null()),
+    let reader = match job.input.is_empty() {
+        true => File::open("/dev/null")
+            .map_err(|error| format!("failed to open `/dev/null` for the input: {error}"))?
+            .into(),
         false => {
             let (reader, writer) = pipe("input")?;
             let _ = rustix::io::ioctl_fionbio(&writer, true);
             input.pipe = Some(writer);
             // What fits into the pipe is in it before anybody can close its other end, which would cost a SIGPIPE.
             input.write(&job.input);
-            command.stdin(reader)
+            OwnedFd::from(reader)
         }
     };
-    let shell = command.spawn().map_err(|error| {
+    let group = spawn(&Program {
+        path: &path,
+        arguments: &words,
+        environment: &environment(job, base)?,
+        directory: directory.transpose()?.as_deref(),
+        user: running.user.as_ref().map(|user| User {
+            user: user.uid,
+            group: user.gid,
+        }),
+        input: reader.as_fd(),
+        output: writer.as_fd(),
+    })
+    .map_err(|error| {
         let dir = running.dir.as_ref();
         let dir = dir.map_or(String::new(), |dir| format!(" in `{}`", dir.display()));
         let user = running.user.as_ref();
@@ -113,7 +120,7 @@ pub(super) fn start(job: &Job, base: &BaseEnvironment) -> Result<Started, String
         format!("failed to start shell `{program}`{dir}{user}: {error}")
     })?;
     Ok(Started {
-        shell,
+        group,
         input,
         output,
     })
@@ -150,6 +157,32 @@ impl Feed {
 
 fn pipe(what: &str) -> Result<(io::PipeReader, io::PipeWriter), String> {
     io::pipe().map_err(|error| format!("failed to make a pipe for the {what}: {error}"))
+}
+
+/// The whole environment as the kernel wants it, each name once.
+fn environment(job: &Job, base: &BaseEnvironment) -> Result<Vec<CString>, String> {
+    let base = base.variables.iter();
+    let base = base.map(|(name, value)| (*name, value.as_os_str()));
+    let home = job.entry.running.user.as_ref();
+    let home = home.map(|user| ("HOME", user.home.as_os_str()));
+    let own = variables(job).map(|(name, value)| (name, OsStr::new(value)));
+    // A later value takes the place of an earlier one.
+    let all: BTreeMap<&str, &OsStr> = base.chain(home).chain(own).collect();
+    all.into_iter()
+        .map(|(name, value)| c_string(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
+        .collect()
+}
+
+/// As the kernel wants a text.
+fn c_string(bytes: &[u8]) -> Result<CString, String> {
+    let text = CString::new(bytes);
+    text.map_err(|_| {
+        let bytes = String::from_utf8_lossy(bytes);
+        format!(
+            "failed to start a shell: `{}` holds a NUL byte",
+            bytes.escape_default()
+        )
+    })
 }
 
 /// What the entry and the job add to the environment; the job has the last word.
