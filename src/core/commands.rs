@@ -190,8 +190,8 @@ impl Core {
 
     /// What a job is about, for people.
     fn subject(&self, job: &Waiting) -> String {
-        let (container, _) = tell::names(&job.event, &self.sites[job.engine.at()].engine);
-        tell::object(&job.event, &container).to_owned()
+        let container = tell::container(&job.event, &self.sites[job.engine.at()].engine);
+        tell::object(&job.event, container).to_owned()
     }
 }
 

@@ -4,6 +4,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::model::{Event, Fields, Scope};
 
+/// So much stands around the document as a rule, in bytes.
+const AROUND: usize = 2048;
+
 /// All that the object tells, in its order.
 #[derive(serde::Serialize, Debug)]
 pub struct Input<'a> {
@@ -57,13 +60,18 @@ impl Input<'_> {
     /// The object, and its newline. The document is larger than all else, and JSON as it is: it is put between the two other parts unread.
     pub fn bytes(&self) -> Vec<u8> {
         let Input { event, engine, .. } = self;
-        // Nothing in here refuses to be written.
-        let head = serde_json::to_vec(&Head { event, engine }).unwrap_or_default();
-        let tail = serde_json::to_vec(self).unwrap_or_default();
         let container = self.container.unwrap_or("null").as_bytes();
-        let head = head.strip_suffix(b"}").unwrap_or_default();
-        let tail = tail.strip_prefix(b"{").unwrap_or_default();
-        [head, b",\"container\":", container, b",", tail, b"\n"].concat()
+        let mut bytes = Vec::with_capacity(container.len() + AROUND);
+        // Nothing in here refuses to be written.
+        let _ = serde_json::to_writer(&mut bytes, &Head { event, engine });
+        bytes.pop(); // its }
+        bytes.extend_from_slice(b",\"container\":");
+        bytes.extend_from_slice(container);
+        let tail = bytes.len();
+        let _ = serde_json::to_writer(&mut bytes, self);
+        bytes[tail] = b','; // was its {
+        bytes.push(b'\n');
+        bytes
     }
 }
 

@@ -53,14 +53,11 @@ pub(super) fn fields(
     fields
 }
 
-/// The name (without a slash) and the image of the container that an event is about, as the event has them, else as the last inspect did.
-pub(super) fn names(event: &Event, engine: &Engine) -> (String, String) {
+/// The name (without a slash) of the container that an event is about, as the event has it, else as the last inspect did.
+pub(super) fn container<'a>(event: &'a Event, engine: &'a Engine) -> &'a str {
     let id = event.container().unwrap_or_default();
-    let (name, image) = rules::names(event, engine.known(), engine.facts(id));
-    (
-        name.unwrap_or_default().to_owned(),
-        image.unwrap_or_default().to_owned(),
-    )
+    let (name, _) = rules::names(event, engine.known(), engine.facts(id));
+    name.unwrap_or_default()
 }
 
 /// What a command is about, for the log: a container's or an engine's name, else the object's id.
@@ -145,8 +142,8 @@ pub(super) fn tried_again(job: &Waiting, delay: Time, site: &Site) -> String {
 
 /// `die of /web on foo`
 fn about(job: &Waiting, site: &Site) -> String {
-    let (container, _) = names(&job.event, &site.engine);
-    let subject = subject(&job.event, &container);
+    let container = container(&job.event, &site.engine);
+    let subject = subject(&job.event, container);
     format!("{} of {subject} on {}", job.event.word(), site.name)
 }
 
