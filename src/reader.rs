@@ -17,10 +17,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 
 use crate::core::backoff::Random;
 use crate::core::{Generation, Input, Since, StreamEnd};
-use crate::docker::client::{Connection, DockerErrorKind, Events, INFO_LIMIT};
+use crate::docker::client::{Connection, DockerError, DockerErrorKind, Events, INFO_LIMIT};
 use crate::docker::socket::Socket;
 use crate::inbox::Gate;
-use crate::model::{Address, EngineIndex, Hello};
+use crate::model::{Address, EngineIndex, Event, Hello};
 use crate::threads;
 
 /// How long before the end of a stream the engine is asked who it is, for the next one: as long as the slowest of its answers may take, so that an
@@ -50,7 +50,10 @@ const CHECK_LATER: Duration = Duration::from_secs(3);
 /// How often is looked whether the next stream is open then. It is not read yet, and where events come fast they wait there.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// How long a stream may take to tell what the next one has from its beginning.
+/// How long the first event of the next stream is waited for meanwhile, each time.
+const PEEK: Duration = Duration::from_millis(1);
+
+/// How long a stream may take to tell what the next one has not.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// How long after its end the next one may come. What is told in between is told late; what is told much later would look as if it had been lost.
@@ -167,7 +170,7 @@ impl Reader {
     fn renew_early(&mut self, reading: &mut Reading<'_>) -> Result<Option<Stream>, StreamEnd> {
         let next = self.prepare(&reading.stream.hello);
         next.open(*reading.since);
-        let opened = loop {
+        let mut opened = loop {
             if self.drain(reading, Instant::now() + GLANCE, None)? == Pause::Ended {
                 return Err(StreamEnd::Closed);
             }
@@ -177,7 +180,7 @@ impl Reader {
                 Ok(Err(_)) | Err(TryRecvError::Disconnected) => return Ok(None),
             }
         };
-        while reading.stream.told_ns < opened.opened_ns && opened.opened.elapsed() < CATCH_UP {
+        while !opened.takes_over(reading.stream.told_ns) && opened.opened.elapsed() < CATCH_UP {
             // That nothing came for a moment does not mean that nothing is on its way: an engine under load writes late.
             if self.drain(reading, Instant::now() + GLANCE, None)? == Pause::Ended {
                 break;
@@ -227,7 +230,7 @@ impl Reader {
             if check_at.is_some_and(|at| at <= Instant::now()) {
                 return Ok(Pause::Many);
             }
-            match stream.events.next(check_at.map_or(by, |at| at.min(by))) {
+            match stream.next(check_at.map_or(by, |at| at.min(by))) {
                 Ok(Some(event)) => {
                     threads::rehearse();
                     reading.since.told(event.time_ns);
@@ -324,6 +327,7 @@ impl Greeting {
             .map_err(|error| error.text)?;
         Ok(Stream {
             events,
+            first: None,
             opened_ns: hello.clock_ns + self.took.as_nanos() as i64,
             hello,
             opened,
@@ -369,6 +373,8 @@ impl Next {
 /// An open stream.
 struct Stream {
     events: Events,
+    /// Its first event, where that was looked at before its time.
+    first: Option<Event>,
     /// What the engine said of itself.
     hello: Hello,
     /// When it was asked for.
@@ -388,6 +394,28 @@ struct Stream {
 }
 
 impl Stream {
+    /// Waits until `by` for the next event; `None` at its end.
+    fn next(&mut self, by: Instant) -> Result<Option<Event>, DockerError> {
+        match self.first.take() {
+            Some(first) => Ok(Some(first)),
+            None => self.events.next(by),
+        }
+    }
+
+    /// Has the stream before it, which told up to there, told all that this one does not? An engine sends the headers first and subscribes after: of what
+    /// happens in between this one has the last 256 events. And what is on its way on the other one is not to look as if it had been lost.
+    fn takes_over(&mut self, told_ns: i64) -> bool {
+        if self.first.is_none() {
+            // The last event that was told is told once more, so there is one soon. Any failure will be met again.
+            self.first = self.events.next(Instant::now() + PEEK).ok().flatten();
+        }
+        let follows = self
+            .first
+            .as_ref()
+            .is_some_and(|first| first.time_ns <= told_ns);
+        follows && self.opened_ns <= told_ns
+    }
+
     fn note(&mut self, time_ns: i64) {
         self.told_ns = time_ns;
         self.fresh += u32::from(time_ns > self.opened_ns);

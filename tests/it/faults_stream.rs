@@ -2,6 +2,7 @@
 // Measured figures are for who runs a test by hand.
 #![allow(clippy::print_stdout)]
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::engine::containers::Spec;
@@ -458,6 +459,41 @@ fn fault_5_what_the_engine_dropped_and_forgot_is_found_by_the_next_resync_and_to
     assert_eq!(gaps_said(&agent), 1, "{}", agent.log());
     assert!(scene.number("h", "drift") > 0, "{}", agent.log());
     scene.expect_runs(SOON, &wanted);
+}
+
+#[test]
+fn fault_5_a_burst_while_the_next_stream_subscribes_is_told_whole() {
+    need!(redis);
+    let scene = Scene::new();
+    let engine = scene.engine("d");
+    let id = engine.run(Spec::named("a"));
+    let agent = scene.report(&engine, &[]);
+    // Of the burst the next stream has the last 256 and what comes after; the one before it has all.
+    engine.misbehave(Route::Events, Behaviour::Late(Duration::from_millis(300)));
+    let streams = engine.requests(&Route::Events);
+    let mut told = 0;
+    wait_until(SOON, "the stream is renewed before its time", || {
+        engine.rename(&id, &format!("b{told}"));
+        told += 1;
+        engine.requests(&Route::Events) > streams
+    });
+    for _ in 0..3 * RING {
+        engine.rename(&id, &format!("b{told}"));
+        told += 1;
+    }
+    let last = format!("b{}", told - 1);
+    wait_until(SOON, "the last one is told", || {
+        scene.field(&id, "name") == format!("/{last}")
+    });
+    replay_judged();
+    assert_eq!(scene.number("h", "gaps"), 0, "{}", agent.log());
+    assert_eq!(engine.events_dropped(), 0);
+    let entries: Vec<(String, BTreeMap<String, String>)> =
+        scene.redis.query(&["XRANGE", "docker:events", "-", "+"]);
+    let renamed = entries
+        .iter()
+        .filter(|(_, entry)| entry["action"] == "rename");
+    assert_eq!(renamed.count(), told);
 }
 
 #[test]
