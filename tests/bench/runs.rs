@@ -24,7 +24,7 @@ pub fn measure(table: &mut Table) {
 /// How many `sh -c :` a second, so many at once.
 fn rate(table: &mut Table) {
     const AT_ONCE: usize = 4;
-    const RUNS: usize = 1_000;
+    const RUNS: usize = 3_000;
     let folder = TempDir::new();
     let engine = engine(&folder, "docker.sock", 100);
     let file =
@@ -42,7 +42,7 @@ fn rate(table: &mut Table) {
     let look = Duration::from_millis(5);
     let looped = Looped::new(&folder, AT_ONCE);
     let [mut ours, mut bare] = [const { Vec::new() }; 2];
-    for _ in 0..7 {
+    for _ in 0..5 {
         // A run writes an entry when it begins and one when it has ended.
         let ended = length(&mut connection, "docker:runs") + 2 * RUNS;
         ours.push(timed(|| {
