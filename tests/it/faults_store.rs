@@ -471,6 +471,30 @@ fn fault_15_after_a_write_that_broke_off_in_the_middle_the_connection_is_not_use
     assert!(proxy.accepted() > old);
 }
 
+#[test]
+fn fault_15_a_signal_while_an_answer_is_waited_for_costs_no_connection() {
+    need!(redis);
+    let (scene, engine, proxy, agent) = begin_by_wire(3, "24h");
+    let id = engine.running().into_iter().next().unwrap_or_default();
+    let accepted = proxy.accepted();
+    for round in 0..5 {
+        proxy.stall(Way::Replies, true);
+        engine.rename(&id, &format!("renamed-{round}"));
+        let written = || scene.field(&id, "name") == format!("/renamed-{round}");
+        wait_until(SOON, "its answer is on its way", written);
+        agent.interrupt_threads();
+        proxy.stall(Way::Replies, false);
+        settle(&scene.redis, &engine, SOON);
+    }
+    assert_eq!(proxy.accepted(), accepted, "{}", agent.log());
+    assert!(!agent.log().contains("warning"), "{}", agent.log());
+    assert!(
+        agent.log().contains(" commands run, "),
+        "no signal came: {}",
+        agent.log()
+    );
+}
+
 /// All entries of the stream of events, without their ids.
 fn stream(redis: &Redis) -> Vec<BTreeMap<String, String>> {
     let entries: Vec<(String, BTreeMap<String, String>)> =

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::process::Process;
+use super::process::{Process, try_run};
 
 /// A running agent; it is asked to stop when the test ends, and killed when the test fails, so that Redis stays as the failure left it.
 pub struct Agent {
@@ -159,6 +159,22 @@ impl Agent {
             .collect();
         names.sort();
         names
+    }
+
+    /// Interrupts whatever its threads wait for: each gets a SIGUSR1 of its own.
+    #[track_caller]
+    pub fn interrupt_threads(&self) {
+        let number = if cfg!(target_arch = "x86_64") {
+            234
+        } else {
+            131
+        }; // of tgkill(2), for which no crate here has a safe name
+        for task in self.entries("task") {
+            let thread = task.file_name().and_then(OsStr::to_str).unwrap_or("0");
+            let script = format!("exit(syscall({number}, {}, {thread}, 10) != 0)", self.pid());
+            // A thread may have ended just now.
+            let _ = try_run("perl", &["-e", &script]);
+        }
     }
 
     /// How many files it has open.
