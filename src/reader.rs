@@ -180,7 +180,8 @@ impl Reader {
                 Ok(Err(_)) | Err(TryRecvError::Disconnected) => return Ok(None),
             }
         };
-        while !opened.takes_over(reading.stream.told_ns) && opened.opened.elapsed() < CATCH_UP {
+        let by = Instant::now() + CATCH_UP;
+        while !opened.takes_over(reading.stream.told_ns) && Instant::now() < by {
             // That nothing came for a moment does not mean that nothing is on its way: an engine under load writes late.
             if self.drain(reading, Instant::now() + GLANCE, None)? == Pause::Ended {
                 break;
@@ -238,12 +239,6 @@ impl Reader {
                     self.door.event(self.engine, reading.generation, event);
                 }
                 Ok(None) => return Ok(Pause::Ended),
-                Err(error) if error.kind == DockerErrorKind::BadLine => {
-                    stream.bad_lines += 1;
-                    if stream.bad_lines <= BAD_LINES {
-                        log::warn!("{error}");
-                    }
-                }
                 Err(error) if error.kind == DockerErrorKind::Timeout => {
                     if by <= Instant::now() {
                         return Ok(Pause::Due);
@@ -394,26 +389,31 @@ struct Stream {
 }
 
 impl Stream {
-    /// Waits until `by` for the next event; `None` at its end.
+    /// Waits until `by` for the next event; `None` at its end. Lines that make no sense are left out.
     fn next(&mut self, by: Instant) -> Result<Option<Event>, DockerError> {
-        match self.first.take() {
-            Some(first) => Ok(Some(first)),
-            None => self.events.next(by),
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        loop {
+            match self.events.next(by) {
+                Err(error) if error.kind == DockerErrorKind::BadLine => {
+                    self.bad_lines += 1;
+                    if self.bad_lines <= BAD_LINES {
+                        log::warn!("{error}");
+                    }
+                }
+                next => return next,
+            }
         }
     }
 
     /// Has the stream before it, which told up to there, told all that this one does not? An engine sends the headers first and subscribes after: of what
     /// happens in between this one has the last 256 events. And what is on its way on the other one is not to look as if it had been lost.
     fn takes_over(&mut self, told_ns: i64) -> bool {
-        if self.first.is_none() {
-            // The last event that was told is told once more, so there is one soon. Any failure will be met again.
-            self.first = self.events.next(Instant::now() + PEEK).ok().flatten();
-        }
-        let follows = self
-            .first
-            .as_ref()
-            .is_some_and(|first| first.time_ns <= told_ns);
-        follows && self.opened_ns <= told_ns
+        // The last event that was told is told once more, so there is one soon. Its end, and any failure, will be met again.
+        self.first = self.next(Instant::now() + PEEK).ok().flatten();
+        let first = self.first.as_ref();
+        first.is_some_and(|first| first.time_ns <= told_ns) && self.opened_ns <= told_ns
     }
 
     fn note(&mut self, time_ns: i64) {

@@ -15,6 +15,14 @@ use std::ptr;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
+// On machines of 32 bits the plain ones know 16 bits of a number.
+#[cfg(not(any(target_arch = "arm", target_arch = "x86")))]
+use libc::{SYS_setgid as SYS_SETGID, SYS_setgroups as SYS_SETGROUPS, SYS_setuid as SYS_SETUID};
+#[cfg(any(target_arch = "arm", target_arch = "x86"))]
+use libc::{
+    SYS_setgid32 as SYS_SETGID, SYS_setgroups32 as SYS_SETGROUPS, SYS_setuid32 as SYS_SETUID,
+};
+
 /// What the child's few calls need, many times over; in units of 16 bytes, to which a stack is aligned.
 const STACK: usize = 1024;
 
@@ -31,7 +39,7 @@ pub struct Program<'a> {
     pub directory: Option<&'a CStr>,
     /// As whom it runs, if not as its parent.
     pub user: Option<User>,
-    /// Its standard input.
+    /// Its standard input; like `output` none of the first three descriptors, which it takes the place of.
     pub input: BorrowedFd<'a>,
     /// Its standard output and its standard error.
     pub output: BorrowedFd<'a>,
@@ -63,11 +71,13 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Pid> {
         streams: [&program.input, &program.output, &program.output].map(AsRawFd::as_raw_fd),
         error: 0,
     };
+    debug_assert!(start.streams.iter().all(|stream| *stream > 2));
     let mut stack = Box::<[u128]>::new_uninit_slice(STACK);
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     let blocked = block_signals();
     // SAFETY: the stack grows downwards from its end. It, `start` and all that `start` points to live until this thread goes on, which is when the child
-    // has left this memory by `execve` or `_exit`. `child` does only what may be done in there, and meets no handler of a signal: they are blocked.
+    // has left this memory by `execve` or `_exit`. `child` does only what may be done in there, and meets no handler of a signal: they are blocked, but
+    // for SIGCHLD, which has none.
     let pid = unsafe {
         let top = stack.as_mut_ptr_range().end;
         libc::clone(child, top.cast(), flags, (&raw mut start).cast())
@@ -153,12 +163,17 @@ unsafe fn become_program(start: &Start) {
             }
         }
         if let Some(User { user, group }) = start.user {
-            // Those of libc change all threads, which here are the parent's.
+            // Those of libc change all threads, which here are the parent's. Linux now lets nobody but root look into this memory (it is not
+            // "dumpable", see proc(5)), which stays so and keeps that user from the parent's.
             let none = ptr::null::<libc::gid_t>();
-            if libc::syscall(libc::SYS_setgroups, 0, none) < 0
-                || libc::syscall(libc::SYS_setgid, group) < 0
-                || libc::syscall(libc::SYS_setuid, user) < 0
+            // Who has no right to that and stays who it is keeps its groups, as with std.
+            let stays = libc::geteuid() == user && libc::getegid() == group;
+            if libc::syscall(SYS_SETGROUPS, 0, none) < 0
+                && !(stays && *libc::__errno_location() == libc::EPERM)
             {
+                return;
+            }
+            if libc::syscall(SYS_SETGID, group) < 0 || libc::syscall(SYS_SETUID, user) < 0 {
                 return;
             }
         }
@@ -177,7 +192,7 @@ unsafe fn become_program(start: &Start) {
 /// # Safety
 /// To be called by the child alone.
 unsafe fn reset_signals() {
-    for signal in 1..32 {
+    for signal in 1..=64 {
         // libc takes a lock for this one, and nobody handles it.
         if signal == libc::SIGABRT {
             continue;
@@ -246,7 +261,7 @@ mod tests {
     fn it_gets_what_it_is_given_and_nothing_else() {
         let said = run("echo \"$GREETING\"; echo errors >&2; cat", no_change);
         assert_eq!(said.expect("it starts"), "good day\nerrors\n");
-        let said = run("cat /proc/$$/environ", no_change).expect("it starts");
+        let said = run("cat /proc/$$/environ; :", no_change).expect("it starts");
         assert_eq!(said, "PATH=/usr/bin:/bin\0GREETING=good day\0");
         let said = run("pwd", |program| program.directory = Some(c"/usr/bin"));
         assert_eq!(said.expect("it starts"), "/usr/bin\n");

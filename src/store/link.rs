@@ -165,7 +165,7 @@ impl Read for Timed<'_> {
         loop {
             let limited = left(self.deadline).and_then(|left| self.wire.limit_reads(left));
             match limited.and_then(|()| self.wire.read(buffer)) {
-                // The parser would take it for the end. With a limit on it, even the end of a child may interrupt a read (signal(7)).
+                // The parser would take it for the end. Of a read with a limit on it the kernel does not go on by itself (signal(7)).
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     let error = timed_out(error);
