@@ -24,7 +24,7 @@ const ROOM: Room = Room {
 const GATHER: Time = Time::from_millis(10);
 
 /// Of the transactions that tell of nothing but beginnings and ends of commands, one may begin in so long: in a burst each command would have its own.
-const PACE: Time = Time::from_millis(5);
+const PACE: Time = Time::from_millis(10);
 
 /// After a quiet time so many of them may begin at once.
 const CREDIT: u32 = 4;
