@@ -188,7 +188,7 @@ impl Listened {
     }
 }
 
-/// The same shell as the agent's. It has no more of an environment than that gives: a path for libraries, as cargo sets it, makes each start a sixth longer.
+/// The same shell as the agent's. It has no more of an environment than that gives: a path for libraries, as cargo sets it, makes each start up to a quarter longer.
 fn shell(command: &str) -> Command {
     let mut shell = Command::new(Path::new("/bin/sh"));
     shell
