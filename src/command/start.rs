@@ -78,6 +78,7 @@ pub(super) fn start(job: &Job, base: &BaseEnvironment) -> Result<Started, String
     let path = c_string(base.find(program)?.as_os_str().as_bytes())?;
     let directory = running.dir.as_ref();
     let directory = directory.map(|dir| c_string(dir.as_os_str().as_bytes()));
+    let directory = directory.transpose()?;
     let own = job.entry.command.as_deref().unwrap_or_default();
     let mut words = vec![path.clone()];
     for word in arguments.iter().map(String::as_str).chain([own]) {
@@ -104,7 +105,7 @@ pub(super) fn start(job: &Job, base: &BaseEnvironment) -> Result<Started, String
         path: &path,
         arguments: &words,
         environment: &environment(job, base)?,
-        directory: directory.transpose()?.as_deref(),
+        directory: directory.as_deref(),
         user: running.user.as_ref().map(|user| User {
             user: user.uid,
             group: user.gid,

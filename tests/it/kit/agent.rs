@@ -164,11 +164,11 @@ impl Agent {
     /// Interrupts whatever its threads wait for: each gets a SIGUSR1 of its own.
     #[track_caller]
     pub fn interrupt_threads(&self) {
-        let number = if cfg!(target_arch = "x86_64") {
-            234
-        } else {
-            131
-        }; // of tgkill(2), for which no crate here has a safe name
+        // Of tgkill(2), for which no crate here has a safe name.
+        let number = match cfg!(target_arch = "x86_64") {
+            true => 234,
+            false => 131,
+        };
         for task in self.entries("task") {
             let thread = task.file_name().and_then(OsStr::to_str).unwrap_or("0");
             let script = format!("exit(syscall({number}, {}, {thread}, 10) != 0)", self.pid());
