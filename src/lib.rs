@@ -42,8 +42,8 @@
 //! | happenings | in core | 10,000 an engine | the oldest is dropped, one `gap` entry says so |
 //! | waiting jobs | in core | 100,000 or 160 MB an entry | the newest is dropped, counted and said |
 //!
-//! No send between threads blocks. The modules stand here in the order in which they read best. Two packages of their own take unsafe code, which is
-//! forbidden here: `allocator/` is the memory of the static binary, `spawn/` starts the commands' shells.
+//! No send between threads blocks. The modules stand here in the order in which they read best. Three packages of their own take unsafe code, which is
+//! forbidden here: `allocator/` is the memory of the static binary, `memcpy/` what copies it, `spawn/` starts the commands' shells.
 
 pub mod args;
 

@@ -7,6 +7,10 @@ use docker_cache::args::{self, Ended, Verb};
 use docker_cache::config::{Config, Explained, Source};
 use docker_cache::{agent, explain, fire, logging};
 
+// It is called by its symbols.
+#[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+use docker_cache_memcpy as _;
+
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: docker_cache_allocator::Allocator = docker_cache_allocator::Allocator;
