@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::json::{Cuts, check, compact, members, place_in, unquoted};
+use super::json::{Cuts, Members, check, compact, members, place_in, text, unquoted};
 use super::mask::without_passwords;
 pub use super::mask::{MASK, Masker};
 use super::time;
@@ -17,24 +17,20 @@ use crate::model::{Document, Fields, Summary, answer_digest, digest, signal_numb
 
 /// Makes an inspect's answer into a document. The error tells where the fault is and quotes nothing, since secrets are not masked yet.
 pub fn document(bytes: &[u8], masker: &Masker) -> Result<Document, WireError> {
-    let text = match str::from_utf8(bytes) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => String::from_utf8_lossy(bytes),
-    };
+    let text = text(bytes);
     let masked = match masker.is_off() {
         true => Cow::Borrowed(&*text),
         false => without_passwords(&text),
     };
     check(&masked).map_err(|cause| fault(&place(&cause)))?;
-    let sound = compact(masked.trim());
-    let mut build = Build {
-        masker,
-        text: &sound,
-        cuts: Cuts::new(&sound),
-        fields: Fields::with_capacity(160, text.len()),
-        summary: Facts::default(),
-    };
-    build.inspect();
+    let sound = masked.trim();
+    let mut build = Build::new(sound, masker);
+    let compacted;
+    if !build.inspect() {
+        compacted = compact(sound);
+        build = Build::new(&compacted, masker);
+        build.inspect();
+    }
     // What is masked in URLs is not to be missed by who asks for labels.
     if let Cow::Owned(_) = &masked
         && let Some(labels) = section_member(text.trim(), "Config", "Labels")
@@ -62,7 +58,7 @@ fn fault(cause: &str) -> WireError {
     }
 }
 
-/// A document in the making, of a sound and compact text.
+/// A document in the making, of a sound text.
 struct Build<'t> {
     masker: &'t Masker,
     text: &'t str,
@@ -72,23 +68,40 @@ struct Build<'t> {
 }
 
 impl<'t> Build<'t> {
-    /// The first level.
-    fn inspect(&mut self) {
+    fn new(text: &'t str, masker: &'t Masker) -> Self {
+        Build {
+            masker,
+            text,
+            cuts: Cuts::new(text),
+            fields: Fields::with_capacity(160, text.len()),
+            summary: Facts::default(),
+        }
+    }
+
+    /// The first level. Of a text that turns out to have white space between its tokens (Docker's has none) this makes nothing of use, and `false`: it has
+    /// to be compacted first.
+    fn inspect(&mut self) -> bool {
         let mut begun = false;
-        for (raw_key, raw) in members(self.text) {
+        let mut all = members(self.text);
+        while let Some(raw_key) = all.name() {
             let key = unquoted(raw_key);
+            let section = all.inner().filter(|_| key != "ExecIDs");
+            if let Some(mut section) = section {
+                self.section(&key, &mut section);
+                all.leave(section);
+                begun = true;
+                continue;
+            }
+            let Some(raw) = all.value() else { break };
             if key == "ExecIDs" {
                 self.leave_out(raw_key, raw, begun);
                 continue;
             }
             begun = true;
-            if raw.starts_with('{') {
-                self.section(&key, raw);
-            } else {
-                self.summary.note("", &key, raw);
-                push_field(&mut self.fields, "", &key, raw);
-            }
+            self.summary.note("", &key, raw);
+            push_field(&mut self.fields, "", &key, raw);
         }
+        !all.is_wide()
     }
 
     /// Cuts a member, with the comma before it or, where nothing stands there, the one behind.
@@ -105,9 +118,10 @@ impl<'t> Build<'t> {
     }
 
     /// The second level: one of the objects of the first, such as `Config`.
-    fn section(&mut self, section: &str, text: &'t str) {
+    fn section(&mut self, section: &str, members: &mut Members<'t>) {
+        let prefix = format!("{}_", section.to_ascii_lowercase());
         let (mut address, mut networks) = ("null", "");
-        for (raw_key, raw) in members(text) {
+        for (raw_key, raw) in members {
             let key = unquoted(raw_key);
             self.summary.note(section, &key, raw);
             let value = match (section, &*key) {
@@ -137,11 +151,11 @@ impl<'t> Build<'t> {
                 let from = place_in(self.text, raw);
                 self.cuts.replace(from, from + raw.len(), value);
             }
-            push_field(&mut self.fields, section, &key, &value);
+            push_field(&mut self.fields, &prefix, &key, &value);
         }
         if is_no_text(address) {
             let elsewhere = first_address(networks).unwrap_or(address);
-            push_field(&mut self.fields, section, "IPAddress", elsewhere);
+            push_field(&mut self.fields, &prefix, "IPAddress", elsewhere);
         }
     }
 }
@@ -260,16 +274,15 @@ fn is_no_text(raw: &str) -> bool {
 }
 
 /// Adds a value's field: a scalar as plain text, anything else as JSON, nothing for `null`. Docker's own names are ASCII.
-fn push_field(fields: &mut Fields, section: &str, key: &str, raw: &str) {
+fn push_field(fields: &mut Fields, prefix: &str, key: &str, raw: &str) {
     if raw == "null" {
         return;
     }
-    let between = if section.is_empty() { "" } else { "_" };
     let value = match raw.starts_with('"') {
         true => unquoted(raw),
         false => Cow::Borrowed(raw),
     };
-    fields.push_lower(&[section, between, key], &value);
+    fields.push_lower(prefix, key, &value);
 }
 
 /// Names that differ only in case, or in where a `_` comes from, are one field: the last one stands. And the digest of all names.

@@ -5,6 +5,15 @@ use std::borrow::Cow;
 use memchr::{memchr, memchr2};
 use serde::de::IgnoredAny;
 
+/// Bytes as text; what is none stands there as replacement characters.
+pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
+    // Almost always all is, and that is seen sooner by who looks for nothing else.
+    match str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
+}
+
 /// Is this sound JSON? All else here takes texts that are; what it makes of others makes no sense.
 pub(super) fn check(text: &str) -> Result<(), serde_json::Error> {
     serde_json::from_str::<IgnoredAny>(text).map(drop)
@@ -13,10 +22,12 @@ pub(super) fn check(text: &str) -> Result<(), serde_json::Error> {
 /// What a JSON string says. One that says nothing (half a surrogate pair) is taken as it is written.
 pub(super) fn unquoted(raw: &str) -> Cow<'_, str> {
     let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or("");
-    if memchr(b'\\', inner.as_bytes()).is_none() {
-        return Cow::Borrowed(inner);
+    let (words, rest) = inner.as_bytes().as_chunks();
+    let escaped = |word: &Word| places(word, b'\\') != 0;
+    match words.iter().any(escaped) || rest.contains(&b'\\') {
+        false => Cow::Borrowed(inner),
+        true => serde_json::from_str(raw).map_or(Cow::Borrowed(inner), Cow::Owned),
     }
-    serde_json::from_str(raw).map_or(Cow::Borrowed(inner), Cow::Owned)
 }
 
 /// A text as a JSON string.
@@ -27,7 +38,11 @@ pub(super) fn quoted(text: &str) -> String {
 /// The members of a JSON object, names (with their quotation marks) and values as they are written. What is no object has none.
 pub(super) fn members(text: &str) -> Members<'_> {
     let at = if text.starts_with('{') { 1 } else { text.len() };
-    Members { text, at }
+    Members {
+        text,
+        at,
+        is_wide: false,
+    }
 }
 
 /// See [`members`].
@@ -35,28 +50,74 @@ pub(super) fn members(text: &str) -> Members<'_> {
 pub(super) struct Members<'t> {
     text: &'t str,
     at: usize,
+    /// White space was seen between tokens.
+    is_wide: bool,
+}
+
+impl<'t> Members<'t> {
+    /// The next member's name. What is asked for next is its value, or the members of that.
+    pub(super) fn name(&mut self) -> Option<&'t str> {
+        let name = self.past(b',')?;
+        if self.text.as_bytes()[name] != b'"' {
+            return None;
+        }
+        self.at = string_end(self.text.as_bytes(), name)?;
+        let name = &self.text[name..self.at];
+        self.at = self.past(b':')?;
+        Some(name)
+    }
+
+    /// The value behind a name.
+    pub(super) fn value(&mut self) -> Option<&'t str> {
+        let value = self.at;
+        self.at = value_end(self.text.as_bytes(), value, &mut self.is_wide)?;
+        Some(&self.text[value..self.at])
+    }
+
+    /// The members of the value behind a name, where that is an object.
+    pub(super) fn inner(&self) -> Option<Members<'t>> {
+        let opens = self.text.as_bytes().get(self.at) == Some(&b'{');
+        opens.then_some(Members {
+            text: self.text,
+            at: self.at + 1,
+            is_wide: self.is_wide,
+        })
+    }
+
+    /// Goes on behind an object whose members were all taken.
+    pub(super) fn leave(&mut self, mut inner: Members<'t>) {
+        self.at = inner.past(b',').map_or(self.text.len(), |end| end + 1);
+        self.is_wide = inner.is_wide;
+    }
+
+    /// Is there white space between the tokens that were taken?
+    pub(super) fn is_wide(&self) -> bool {
+        self.is_wide
+    }
+
+    /// The place from here on of what is neither white space nor this mark.
+    fn past(&mut self, mark: u8) -> Option<usize> {
+        for (length, byte) in self.text.as_bytes().get(self.at..)?.iter().enumerate() {
+            match *byte {
+                byte if byte == mark => {}
+                byte if is_white(byte) => self.is_wide = true,
+                _ => return Some(self.at + length),
+            }
+        }
+        None
+    }
 }
 
 impl<'t> Iterator for Members<'t> {
     type Item = (&'t str, &'t str);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let bytes = self.text.as_bytes();
-        let skip = |from: usize, mark: u8| {
-            let mut rest = bytes.get(from..)?.iter();
-            let length = rest.position(|&byte| byte != mark && !is_white(byte))?;
-            Some(from + length)
-        };
-        let name = skip(self.at, b',').filter(|at| bytes[*at] == b'"')?;
-        let name_end = string_end(bytes, name)?;
-        let value = skip(name_end, b':')?;
-        self.at = value_end(bytes, value)?;
-        Some((&self.text[name..name_end], &self.text[value..self.at]))
+        Some((self.name()?, self.value()?))
     }
 }
 
-/// The place behind the value that begins at `from`.
-fn value_end(bytes: &[u8], from: usize) -> Option<usize> {
+/// The place behind the value that begins at `from`; notes white space between its tokens.
+fn value_end(bytes: &[u8], from: usize, is_wide: &mut bool) -> Option<usize> {
     let (mut at, mut depth) = (from, 0_usize);
     loop {
         match *bytes.get(at)? {
@@ -70,7 +131,10 @@ fn value_end(bytes: &[u8], from: usize) -> Option<usize> {
                 at += 1;
             }
             b',' | b':' => at += 1,
-            byte if is_white(byte) => at += 1,
+            byte if is_white(byte) => {
+                *is_wide = true;
+                at += 1;
+            }
             _ => {
                 let is_end = |byte: &u8| matches!(byte, b',' | b'}' | b']') || is_white(*byte);
                 at += bytes[at..].iter().position(is_end)?;
@@ -82,8 +146,9 @@ fn value_end(bytes: &[u8], from: usize) -> Option<usize> {
     }
 }
 
+/// Of the bytes that are below a space JSON has none but white space outside of strings.
 fn is_white(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+    byte <= b' '
 }
 
 /// Where a part of a text stands in it.
@@ -119,27 +184,38 @@ pub(super) fn next_string(text: &str, at: usize) -> Option<(usize, usize)> {
     Some((open, string_end(text.as_bytes(), open)?))
 }
 
-/// So many bytes of a string are looked at one by one.
-const SHORT: usize = 16;
+/// Bytes that are looked at together.
+type Word = [u8; 8];
+
+/// The high bit of each byte of a word that is this one, beginning with the lowest. Behind the first of them others may be wrong.
+fn places(word: &Word, byte: u8) -> u64 {
+    const ONES: u64 = u64::MAX / 0xff;
+    let differs = u64::from_le_bytes(*word) ^ (ONES * u64::from(byte));
+    differs.wrapping_sub(ONES) & !differs & (ONES << 7)
+}
+
+/// So many words of a string are looked at before the rest is searched.
+const SHORT: usize = 4;
 
 /// The place behind the string that opens at `open`.
-#[inline]
 pub(super) fn string_end(bytes: &[u8], open: usize) -> Option<usize> {
-    // Most are names and short: a search that starts with vectors costs more than they do.
     let mut at = open + 1;
-    for byte in bytes.get(at..)?.iter().take(SHORT) {
-        match byte {
-            b'"' => return Some(at + 1),
-            b'\\' => break,
-            _ => at += 1,
+    // Most are short: a search that starts with vectors costs more than they do.
+    for word in bytes.get(at..)?.as_chunks().0.iter().take(SHORT) {
+        let found = places(word, b'"') | places(word, b'\\');
+        if found != 0 {
+            at += found.trailing_zeros() as usize / 8;
+            break;
         }
+        at += word.len();
     }
     loop {
-        at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
-        match bytes[at] {
+        match *bytes.get(at)? {
             b'"' => return Some(at + 1),
-            _ => at += 2,
+            b'\\' => at += 2,
+            _ => {}
         }
+        at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
     }
 }
 
@@ -218,6 +294,9 @@ mod tests {
                 prop_assert_eq!(&text[place_in(&text, raw)..][..raw.len()], raw);
             }
             prop_assert_eq!(compact(&text), value.to_string());
+            let mut all = members(&text);
+            all.by_ref().for_each(drop);
+            prop_assert_eq!(all.is_wide(), value.is_object() && compact(&text).len() != text.len());
         }
 
         #[test]

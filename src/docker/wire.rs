@@ -9,6 +9,7 @@ use std::io::{self, BufReader, Read};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use super::json::text;
 use super::time;
 use crate::model::{ContainerId, Event, Fields, Hello, Row, Scope};
 
@@ -42,7 +43,7 @@ impl WireError {
 /// The old form (`status`, `id`, `from`, seconds) and the newest (`Action`, `Actor`, `timeNano` alone) both do. The command line that an
 /// `exec_*` carries is cut off here, and never stands in an error.
 pub fn event(line: &[u8]) -> Result<Option<Event>, WireError> {
-    let text = String::from_utf8_lossy(line);
+    let text = text(line);
     let text = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{1e}');
     if text.is_empty() {
         return Ok(None);

@@ -27,10 +27,11 @@ impl Fields {
         self.ends.push((name_end, self.text.len()));
     }
 
-    /// Adds one; its name is written in parts, in lower case as far as it is ASCII.
-    pub fn push_lower(&mut self, name: &[&str], value: &str) {
+    /// Adds one; its name is a prefix and what is written in lower case, as far as it is ASCII.
+    pub fn push_lower(&mut self, prefix: &str, name: &str, value: &str) {
+        self.text.push_str(prefix);
         let begin = self.text.len();
-        name.iter().for_each(|part| self.text.push_str(part));
+        self.text.push_str(name);
         self.text[begin..].make_ascii_lowercase();
         let name_end = self.text.len();
         self.text.push_str(value);
@@ -93,9 +94,9 @@ mod tests {
     fn they_come_out_as_they_went_in() {
         let mut fields = Fields::with_capacity(1, 1);
         assert!(fields.is_empty() && fields.get("").is_none());
-        fields.push_lower(&["Config", "_", "Äb"], "Ü=1");
-        fields.push_lower(&[""], "");
-        fields.push_lower(&["ID"], "a");
+        fields.push_lower("config_", "ÄB", "Ü=1");
+        fields.push_lower("", "", "");
+        fields.push_lower("", "ID", "a");
         fields.push("id", "b");
         fields.push("Id", "c");
         let all = [

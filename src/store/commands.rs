@@ -31,26 +31,41 @@ impl Commands {
 
     /// Appends one of these words, straight into the memory from where it is sent.
     pub fn push_words<'w>(&mut self, words: impl Iterator<Item = &'w str> + Clone) {
-        let (mut count, mut bytes) = (0, FRAME);
+        let (mut count, mut bytes) = (0, 0);
         for word in words.clone() {
             count += 1;
-            bytes += word.len() + FRAME;
+            bytes += word.len();
         }
-        self.bytes.reserve(bytes);
-        self.head(b'*', count);
-        for word in words {
-            self.head(b'$', word.len());
-            self.bytes.extend_from_slice(word.as_bytes());
-            self.bytes.extend_from_slice(b"\r\n");
-        }
+        self.begin(count, bytes);
+        words.for_each(|word| self.word(word));
+        self.end();
+    }
+
+    /// The same for one of a known size, word by word: so many of so many bytes in all.
+    pub fn begin(&mut self, words: usize, bytes: usize) {
+        self.bytes.reserve(FRAME + bytes + words * FRAME);
+        self.head(b'*', words);
+    }
+
+    /// Its next word.
+    pub fn word(&mut self, word: &str) {
+        self.head(b'$', word.len());
+        self.bytes.extend_from_slice(word.as_bytes());
+    }
+
+    /// It is whole.
+    pub fn end(&mut self) {
+        self.bytes.extend_from_slice(b"\r\n");
         self.ends.push(self.bytes.len());
     }
 
-    /// What stands before words, and before each: how many there are, and how long it is.
+    /// What stands before words, how many there are, and before each, how long it is. The first line of a command is left open, and each word's begins
+    /// with the end of what is before it: so a word takes two copies and not three.
     fn head(&mut self, sign: u8, number: usize) {
-        // A sign, and no number has more than 20 digits.
-        let mut head = *b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\r\n";
-        let mut at = head.len() - 2;
+        // No number has more than 20 digits.
+        let mut head = *b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\r\n";
+        let end = head.len() - 2;
+        let mut at = end;
         let mut rest = number;
         loop {
             at -= 1;
@@ -62,7 +77,13 @@ impl Commands {
         }
         at -= 1;
         head[at] = sign;
-        self.bytes.extend_from_slice(&head[at..]);
+        if sign == b'*' {
+            self.bytes.extend_from_slice(&head[at..end]);
+        } else {
+            at -= 2;
+            head[at..at + 2].copy_from_slice(b"\r\n");
+            self.bytes.extend_from_slice(&head[at..]);
+        }
     }
 
     /// How many there are.

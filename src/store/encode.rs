@@ -109,9 +109,15 @@ impl Encoder<'_> {
         if !put.shaped {
             self.add(&["DEL", &hash]);
         }
-        let fields = document.fields.iter().chain([(field::HOST, host)]);
-        let fields = fields.flat_map(|(name, value)| [name, value]);
-        self.many("HSET", &hash, fields);
+        // The same as `many`, in a quarter of the time, for what most of a batch consists of.
+        let fields = &document.fields;
+        self.commands.begin(2 * fields.len() + 4, fields.bytes());
+        let head = [("HSET", &*hash)].into_iter();
+        for (one, other) in head.chain(fields.iter()).chain([(field::HOST, host)]) {
+            self.commands.word(one);
+            self.commands.word(other);
+        }
+        self.commands.end();
         if put.shaped {
             let named = document.fields.get(field::HOST).is_some();
             let count = document.fields.len() + usize::from(!named);

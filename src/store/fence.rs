@@ -111,9 +111,10 @@ impl RedisStore {
 
     /// Watches the leases of these hosts and reads them, and Redis's clock.
     pub(super) fn arm(&mut self, hosts: &[EngineIndex]) -> Result<(), StoreError> {
-        let mut commands = vec![plain(&["UNWATCH"])];
-        commands.extend(self.arming(hosts));
-        let replies = self.ask(&commands)?;
+        let mut commands = Commands::default();
+        commands.push_words(["UNWATCH"].into_iter());
+        self.arming(hosts, &mut commands);
+        let replies = self.ask_all(&commands)?;
         self.note_armed(hosts, &replies[1..]);
         Ok(())
     }
@@ -151,16 +152,19 @@ impl RedisStore {
         let lease = format!("{}:{}", self.options.boot, self.sequence);
         let limit = LEASE_MS.to_string();
         let after = self.hosts_after(transaction);
-        let arming = self.arming(&after);
-        let mut before = Commands::of(&[plain(&["MULTI"])]);
-        before.extend(transaction.hosts.iter().map(|host| {
+        let mut before = Commands::default();
+        before.push_words(["MULTI"].into_iter());
+        for host in &transaction.hosts {
             let key = self.keys.lease(self.host(*host));
-            plain(&["SET", &key, &lease, "PX", &limit])
-        }));
+            before.push_words(["SET", &key, &lease, "PX", &limit].into_iter());
+        }
         let leases = before.len() - 1;
         let exec = before.len() + transaction.body.len();
-        let mut after_it = Commands::of(&[plain(&["EXEC"])]);
-        for command in arming.iter().chain(&transaction.then) {
+        let mut after_it = Commands::default();
+        after_it.push_words(["EXEC"].into_iter());
+        self.arming(&after, &mut after_it);
+        let arming = after_it.len() - 1;
+        for command in &transaction.then {
             after_it.push(command);
         }
         let pieces = [&before, &transaction.body, &after_it];
@@ -200,8 +204,8 @@ impl RedisStore {
         let then = if replies.is_empty() {
             Vec::new()
         } else {
-            self.note_armed(&after, &replies[..arming.len()]);
-            replies[arming.len()..].to_vec()
+            self.note_armed(&after, &replies[..arming]);
+            replies[arming..].to_vec()
         };
         Ok(outcome.map(|mut items| Ran {
             replies: items.split_off(leases),
@@ -211,8 +215,11 @@ impl RedisStore {
 
     /// Sends commands that are no transaction; an answer that is an error is an error.
     pub(super) fn ask(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, StoreError> {
-        let commands = Commands::of(commands);
-        let pieces = [&commands];
+        self.ask_all(&Commands::of(commands))
+    }
+
+    fn ask_all(&mut self, commands: &Commands) -> Result<Vec<Value>, StoreError> {
+        let pieces = [commands];
         self.send(Pieces(&pieces))?;
         self.receive_all(Pieces(&pieces), 0)
     }
@@ -266,20 +273,17 @@ impl RedisStore {
         }
     }
 
-    /// The commands that arm a transaction for these hosts.
-    fn arming(&self, hosts: &[EngineIndex]) -> Vec<Cmd> {
-        let mut commands = Vec::new();
+    /// Appends the commands that arm a transaction for these hosts.
+    fn arming(&self, hosts: &[EngineIndex], commands: &mut Commands) {
         if !hosts.is_empty() {
+            let lease = |host: &EngineIndex| self.keys.lease(self.host(*host));
+            let leases: Vec<String> = hosts.iter().map(lease).collect();
             for name in ["WATCH", "MGET"] {
-                let mut command = redis::cmd(name);
-                for host in hosts {
-                    command.arg(self.keys.lease(self.host(*host)));
-                }
-                commands.push(command);
+                let leases = leases.iter().map(String::as_str);
+                commands.push_words([name].into_iter().chain(leases));
             }
         }
-        commands.push(plain(&["TIME"]));
-        commands
+        commands.push_words(["TIME"].into_iter());
     }
 
     /// Takes in the replies to [`Self::arming`].

@@ -15,109 +15,118 @@ impl Keys {
         }
     }
 
+    /// A name in parts behind the prefix: a batch spells dozens of them, and a format takes five times as long.
+    fn key(&self, parts: &[&str]) -> String {
+        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut key = String::with_capacity(self.prefix.len() + length);
+        key.push_str(&self.prefix);
+        parts.iter().for_each(|part| key.push_str(part));
+        key
+    }
+
     /// Set: ids of the hosts that report.
     pub fn hosts(&self) -> String {
-        format!("{}:hosts", self.prefix)
+        self.key(&[":hosts"])
     }
 
     /// Hash: what is known of a host.
     pub fn host(&self, host: &str) -> String {
-        format!("{}:hosts:{host}", self.prefix)
+        self.key(&[":hosts:", host])
     }
 
     /// Set: ids of a host's running containers.
     pub fn host_containers(&self, host: &str) -> String {
-        format!("{}:hosts:{host}:containers", self.prefix)
+        self.key(&[":hosts:", host, ":containers"])
     }
 
     /// Set: ids of a host's other containers.
     pub fn host_stopped(&self, host: &str) -> String {
-        format!("{}:hosts:{host}:stopped", self.prefix)
+        self.key(&[":hosts:", host, ":stopped"])
     }
 
     /// Hash: container name -> id.
     pub fn names(&self, host: &str) -> String {
-        format!("{}:hosts:{host}:names", self.prefix)
+        self.key(&[":hosts:", host, ":names"])
     }
 
     /// Hash: container id -> image; what must be cleaned up if the host is lost.
     pub fn manifest(&self, host: &str) -> String {
-        format!("{}:hosts:{host}:manifest", self.prefix)
+        self.key(&[":hosts:", host, ":manifest"])
     }
 
     /// String: `boot:seq` of the agent that writes this host.
     pub fn lease(&self, host: &str) -> String {
-        format!("{}:hosts:{host}:lease", self.prefix)
+        self.key(&[":hosts:", host, ":lease"])
     }
 
     /// String: from which event on, in ns, a successor has to look again.
     pub fn resume(&self, host: &str) -> String {
-        format!("{}:hosts:{host}:resume", self.prefix)
+        self.key(&[":hosts:", host, ":resume"])
     }
 
     /// String: the host id under which an engine reports.
     pub fn engine(&self, identity: &str) -> String {
-        format!("{}:engines:{identity}", self.prefix)
+        self.key(&[":engines:", identity])
     }
 
     /// Sorted set: host -> second until which its agent's lease runs.
     pub fn alive(&self) -> String {
-        format!("{}:alive", self.prefix)
+        self.key(&[":alive"])
     }
 
     /// Set: ids of all running containers of all hosts.
     pub fn containers(&self) -> String {
-        format!("{}:containers", self.prefix)
+        self.key(&[":containers"])
     }
 
     /// Hash: one container, flattened.
     pub fn container(&self, id: &str) -> String {
-        format!("{}:containers:{id}", self.prefix)
+        self.key(&[":containers:", id])
     }
 
     /// String: one container, as Docker gave it.
     pub fn json(&self, id: &str) -> String {
-        format!("{}:containers:{id}:json", self.prefix)
+        self.key(&[":containers:", id, ":json"])
     }
 
     /// Set: images that run somewhere.
     pub fn images(&self) -> String {
-        format!("{}:images", self.prefix)
+        self.key(&[":images"])
     }
 
     /// Set: hosts where an image runs.
     pub fn image_hosts(&self, image: &str) -> String {
-        format!("{}:images:{image}:hosts", self.prefix)
+        self.key(&[":images:", image, ":hosts"])
     }
 
     /// Set: containers in which an image runs.
     pub fn image_containers(&self, image: &str) -> String {
-        format!("{}:images:{image}:containers", self.prefix)
+        self.key(&[":images:", image, ":containers"])
     }
 
     /// Stream: what happened.
     pub fn events(&self) -> String {
-        format!("{}:events", self.prefix)
+        self.key(&[":events"])
     }
 
     /// Stream: what handlers did.
     pub fn runs(&self) -> String {
-        format!("{}:runs", self.prefix)
+        self.key(&[":runs"])
     }
 
     /// String: the number of the janitor's next round, when it may begin, in ms, and where its search for keys goes on.
     pub fn janitor(&self) -> String {
-        format!("{}:janitor", self.prefix)
+        self.key(&[":janitor"])
     }
 
     /// String: which agent runs a command that only one is to run, or that it was run.
     pub fn once(&self, command: u128) -> String {
-        format!("{}:once:{command:032x}", self.prefix)
+        self.key(&[":once:", &format!("{command:032x}")])
     }
 
     /// Matches all of these names, and may match others; a prefix has no letters that mean anything in a pattern.
     pub fn pattern(&self) -> String {
-        format!("{}:*", self.prefix)
+        self.key(&[":*"])
     }
 
     /// Whose key this is and what type it is to be of, if it has the form of a container's, an image's or a host's.
