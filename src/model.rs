@@ -281,7 +281,7 @@ pub struct Document {
 impl Document {
     /// About how much memory the document takes, in bytes.
     pub fn size(&self) -> usize {
-        let ends = self.fields.len() * size_of::<(usize, usize)>();
+        let ends = self.fields.len() * size_of::<(u32, u32)>();
         self.fields.bytes() + ends + self.json.len() + size_of::<Document>()
     }
 }

@@ -16,6 +16,9 @@ use crate::model::{ContainerId, Event, Fields, Hello, Row, Scope};
 /// The most characters of a bad text that an error quotes.
 const QUOTED: usize = 120;
 
+/// Room for the attributes of an event; those of a container with many labels take more.
+const ATTRIBUTES: usize = 192;
+
 /// Bytes that are not what they should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WireError {
@@ -157,16 +160,11 @@ fn in_our_words(wire: WireEvent) -> Event {
         Some((verb, _)) if kind == "container" && action.starts_with("exec_") => verb,
         _ => &*action,
     };
-    let told = &wire.actor.attributes.0;
-    let bytes = told.iter().map(|(name, value)| name.len() + value.len());
-    let mut attributes = Fields::with_capacity(told.len() + 1, bytes.sum());
-    told.iter()
-        .for_each(|(name, value)| attributes.push(name, value));
     let mut event = Event {
         kind: kind.into(),
         action: verb.into(),
         id: id.into(),
-        attributes,
+        attributes: wire.actor.attributes.0,
         time_ns: match wire.time_nano {
             Some(ns) if ns != 0 => ns,
             _ => wire.time.unwrap_or(0).saturating_mul(1_000_000_000),
@@ -275,24 +273,24 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 
 /// Names and values in the order they came; may be `null`.
 #[derive(Default)]
-struct Pairs<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+struct Pairs(Fields);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct PairsVisitor;
         impl<'de> Visitor<'de> for PairsVisitor {
-            type Value = Pairs<'de>;
+            type Value = Pairs;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of texts or null")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
-                let mut pairs = Vec::with_capacity(8);
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Fields::with_capacity(0, ATTRIBUTES);
                 while let Some((Text(name), Text(value))) = map.next_entry()? {
-                    pairs.push((name, value));
+                    pairs.push(&name, &value);
                 }
                 Ok(Pairs(pairs))
             }
-            fn visit_unit<E>(self) -> Result<Pairs<'de>, E> {
+            fn visit_unit<E>(self) -> Result<Pairs, E> {
                 Ok(Pairs::default())
             }
         }
@@ -331,8 +329,8 @@ struct WireEvent<'a> {
 struct WireActor<'a> {
     #[serde(borrow, rename = "ID")]
     id: Text<'a>,
-    #[serde(borrow, rename = "Attributes")]
-    attributes: Pairs<'a>,
+    #[serde(rename = "Attributes")]
+    attributes: Pairs,
 }
 
 #[derive(Deserialize)]

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use smallvec::SmallVec;
+
 /// Names and values, in the order in which they came.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Fields {
     text: String,
-    /// Where each name and where each value ends.
-    ends: Vec<(usize, usize)>,
+    /// Where each name and where each value ends. An event's stand in it, and take no memory of their own.
+    ends: SmallVec<[(u32, u32); 8]>,
 }
 
 impl Fields {
@@ -15,16 +17,14 @@ impl Fields {
     pub fn with_capacity(fields: usize, bytes: usize) -> Self {
         Fields {
             text: String::with_capacity(bytes),
-            ends: Vec::with_capacity(fields),
+            ends: SmallVec::with_capacity(fields),
         }
     }
 
     /// Adds one.
     pub fn push(&mut self, name: &str, value: &str) {
         self.text.push_str(name);
-        let name_end = self.text.len();
-        self.text.push_str(value);
-        self.ends.push((name_end, self.text.len()));
+        self.end_with(value);
     }
 
     /// Adds one; its name is a prefix and what is written in lower case, as far as it is ASCII.
@@ -33,17 +33,23 @@ impl Fields {
         let begin = self.text.len();
         self.text.push_str(name);
         self.text[begin..].make_ascii_lowercase();
-        let name_end = self.text.len();
+        self.end_with(value);
+    }
+
+    /// Adds the value to the name that was written. Answers and lines are cut long before 4 GiB.
+    fn end_with(&mut self, value: &str) {
+        let name_end = self.text.len() as u32;
         self.text.push_str(value);
-        self.ends.push((name_end, self.text.len()));
+        self.ends.push((name_end, self.text.len() as u32));
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         let mut begin = 0;
-        self.ends.iter().map(move |(name_end, end)| {
-            let field = (&self.text[begin..*name_end], &self.text[*name_end..*end]);
-            begin = *end;
+        self.ends.iter().map(move |&(name_end, end)| {
+            let (name_end, end) = (name_end as usize, end as usize);
+            let field = (&self.text[begin..name_end], &self.text[name_end..end]);
+            begin = end;
             field
         })
     }

@@ -31,10 +31,12 @@ impl Engine {
         }
         self.counters.events += 1;
         self.last_event_ns = event.time_ns;
-        let container = self.about(&event);
-        let noise = event.is_noise();
+        let container = match event.is_noise() {
+            true => None,
+            false => self.about(&event),
+        };
         let mut revision = 0;
-        if let Some(id) = container.filter(|id| !noise && !id.as_str().is_empty()) {
+        if let Some(id) = container.filter(|id| !id.as_str().is_empty()) {
             revision = self.touch(now, &id);
             let told = match (&*event.kind, event.verb()) {
                 // Nobody is told it; what was told before stands.
