@@ -86,6 +86,7 @@ fn start_engines(config: &Config, inbox: &mut Inbox, random: Random) -> io::Resu
         filters: cache.map_or(&[][..], |cache| &cache.filters).into(),
         masker: Arc::new(masker),
         random,
+        handlers: config.handlers.is_some(),
     });
     for (index, engine) in config.engines.iter().enumerate() {
         let index = EngineIndex(index as u32);

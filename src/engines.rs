@@ -35,6 +35,8 @@ pub struct Shared {
     pub masker: Arc<Masker>,
     /// For jitter.
     pub random: Random,
+    /// There may be handlers.
+    pub handlers: bool,
 }
 
 /// All engines' threads.
@@ -180,6 +182,7 @@ fn crew(shared: &mut Shared, index: EngineIndex, slot: &Slot) -> io::Result<Crew
         address: engine.address.clone(),
         max_age: shared.stream_max_age,
         random: Random::new(shared.random.draw()),
+        handlers: shared.handlers,
         orders,
         door: gate.clone(),
         sockets: [sockets[0].clone(), sockets[1].clone()],
