@@ -77,7 +77,7 @@ impl Gate {
         self.door.put(input);
     }
 
-    /// Puts in an event, or counts it as lost when its engine has no credit left.
+    /// Puts in an event, or counts it as lost when its engine has no credit left. The core hears of it by [`Gate::wake`], for all that came together.
     pub fn event(&self, engine: EngineIndex, generation: Generation, event: Event) {
         let credit = &self.credit;
         let left = |events: u32| events.checked_sub(1);
@@ -95,11 +95,16 @@ impl Gate {
             }
             return;
         }
-        self.put(Input::Event {
+        self.door.sender.add(Input::Event {
             engine,
             generation,
             event,
         });
+    }
+
+    /// Has the core look at the events that were put in.
+    pub fn wake(&self) {
+        self.door.sender.wake();
     }
 }
 

@@ -78,22 +78,49 @@ impl<T> Sender<T> {
     /// There is no room, although the sender keeps count of what it has sent: that must not pass unseen.
     pub fn send(&self, item: T) {
         let shared = &self.0.0;
+        let mut state = self.put(item);
+        let sleeps = mem::take(&mut state.sleeps);
+        drop(state);
+        if sleeps {
+            shared.wake.notify_one();
+        }
+    }
+
+    /// The same for one of many that follow at once: a receiver that sleeps sleeps on until [`Sender::wake`], which must come.
+    ///
+    /// # Panics
+    /// As above.
+    pub fn add(&self, item: T) {
+        drop(self.put(item));
+    }
+
+    /// Wakes a receiver that sleeps although there is something for it.
+    pub fn wake(&self) {
+        let shared = &self.0.0;
+        let mut state = shared.lock();
+        let sleeps = !state.items.is_empty() && mem::take(&mut state.sleeps);
+        drop(state);
+        if sleeps {
+            shared.wake.notify_one();
+        }
+    }
+
+    fn put(&self, item: T) -> MutexGuard<'_, State<T>> {
+        let shared = &self.0.0;
         let mut state = shared.lock();
         if state.closed {
             // Its drop is none of the lock's business.
             drop(state);
-            return drop(item);
+            drop(item);
+            return shared.lock();
         }
         let full = state.items.len() >= shared.room;
-        if !full {
-            state.items.push_back(item);
+        if full {
+            drop(state);
+            panic!("more was asked of a thread than it has room for");
         }
-        let sleeps = mem::take(&mut state.sleeps);
-        drop(state);
-        assert!(!full, "more was asked of a thread than it has room for");
-        if sleeps {
-            shared.wake.notify_one();
-        }
+        state.items.push_back(item);
+        state
     }
 }
 
@@ -171,6 +198,7 @@ impl<T> Shared<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
     use std::thread;
     use std::time::Duration;
 
@@ -260,6 +288,41 @@ mod tests {
         assert_eq!(receiver.waiting(), Some('b'));
         assert_eq!(receiver.waiting(), None);
         assert_eq!(receiver.receive(past), Err(RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn what_is_added_wakes_nobody_before_its_time_and_is_not_forgotten() {
+        let (sender, mut receiver) = queue(4);
+        sender.wake();
+        let (taken, all) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            while let Ok(item) = receiver.receive(None) {
+                taken.send(item).expect("it is waited for");
+            }
+        });
+        for round in 0..100 {
+            sender.add(3 * round);
+            sender.add(3 * round + 1);
+            match round % 2 {
+                0 => sender.wake(),
+                _ => sender.send(3 * round + 2),
+            }
+            let expected = (3 * round..3 * round + 2 + round % 2).collect::<Vec<_>>();
+            let got: Vec<_> = expected.iter().map(|_| all.recv_timeout(LONG)).collect();
+            assert_eq!(got, expected.into_iter().map(Ok).collect::<Vec<_>>());
+        }
+        drop(sender);
+        thread.join().expect("it only receives");
+        let (sender, mut receiver) = queue(1);
+        let asleep = thread::spawn(move || receiver.receive(None));
+        let shared = &sender.0.0;
+        while !shared.lock().sleeps {
+            thread::yield_now();
+        }
+        sender.add(());
+        assert!(shared.lock().sleeps, "it is told later");
+        sender.wake();
+        assert_eq!(asleep.join().expect("it only receives"), Ok(()));
     }
 
     #[test]

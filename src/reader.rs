@@ -227,8 +227,24 @@ impl Reader {
         by: Instant,
         check_at: Option<Instant>,
     ) -> Result<Pause, String> {
+        let pause = self.pass_on(reading, by, check_at);
+        self.door.wake();
+        pause
+    }
+
+    /// The same, but for the last that was told: whoever calls this wakes the core.
+    fn pass_on(
+        &self,
+        reading: &mut Reading<'_>,
+        by: Instant,
+        check_at: Option<Instant>,
+    ) -> Result<Pause, String> {
         let stream = &mut reading.stream;
         loop {
+            // To be woken for each of many would cost the core more than they do.
+            if !stream.has_next() {
+                self.door.wake();
+            }
             let check_at = check_at.filter(|_| stream.fresh >= MANY);
             if check_at.is_some_and(|at| at <= Instant::now()) {
                 return Ok(Pause::Many);
@@ -255,6 +271,7 @@ impl Reader {
                         return Ok(Pause::Due);
                     }
                 }
+                Err(error) if error.kind == DockerErrorKind::BadLine => {}
                 Err(error) => return Err(error.text),
             }
         }
@@ -400,22 +417,26 @@ struct Stream {
 }
 
 impl Stream {
-    /// Waits until `by` for the next event; `None` at its end. Lines that make no sense are left out.
+    /// Waits until `by` for the next event; `None` at its end. A line that makes no sense is told, and an error after which the stream may be read on.
     fn next(&mut self, by: Instant) -> Result<Option<Event>, DockerError> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
-        loop {
-            match self.events.next(by) {
-                Err(error) if error.kind == DockerErrorKind::BadLine => {
-                    self.bad_lines += 1;
-                    if self.bad_lines <= BAD_LINES {
-                        log::warn!("{error}");
-                    }
-                }
-                next => return next,
+        let next = self.events.next(by);
+        if let Err(error) = &next
+            && error.kind == DockerErrorKind::BadLine
+        {
+            self.bad_lines += 1;
+            if self.bad_lines <= BAD_LINES {
+                log::warn!("{error}");
             }
         }
+        next
+    }
+
+    /// Was the next one read already?
+    fn has_next(&self) -> bool {
+        self.first.is_some() || self.events.has_next()
     }
 
     /// Has the stream before it, which told up to there, told all that this one does not? An engine sends the headers first and subscribes after: of what

@@ -271,6 +271,21 @@ impl Http {
         }
     }
 
+    /// Was the next piece read already, so that it need not be waited for?
+    pub(super) fn has_piece(&self) -> bool {
+        let unread = self.unread();
+        let chunk = |unread: &[u8]| match httparse::parse_chunk_size(unread) {
+            Ok(Status::Complete((length, size))) => size > 0 && unread.len() > length,
+            _ => false,
+        };
+        match self.body {
+            Body::Length(_) | Body::Chunk(1..) | Body::Rest => !unread.is_empty(),
+            Body::Chunk(0) => unread.strip_prefix(b"\r\n").is_some_and(chunk),
+            Body::ChunkSize => chunk(unread),
+            Body::Trailers | Body::Done => false,
+        }
+    }
+
     /// So much of the last piece was made use of.
     pub(super) fn consume(&mut self, length: usize) {
         self.from += length;

@@ -59,13 +59,9 @@ impl Events {
                 self.end = Some(Err(self.error(DockerErrorKind::BadAnswer, cause)));
                 continue;
             }
-            match self.way.http.piece(by) {
-                Ok([]) => self.end = Some(self.judge_end()),
-                Ok(piece) => {
-                    self.lines.add(piece);
-                    let length = piece.len();
-                    self.way.http.consume(length);
-                }
+            match self.read(by) {
+                Ok(true) => {}
+                Ok(false) => self.end = Some(self.judge_end()),
                 Err(cause) => {
                     let error = self.way.failed(Events::ACTION, cause);
                     if error.kind == DockerErrorKind::Timeout {
@@ -73,6 +69,24 @@ impl Events {
                     }
                     self.end = Some(Err(error));
                 }
+            }
+        }
+    }
+
+    /// Does [`Events::next`] answer without waiting, because the next line was read already?
+    pub fn has_next(&self) -> bool {
+        self.lines.has_next()
+    }
+
+    /// Waits until `by` for more; `false` at the end. Docker sends each event as a chunk of its own: all that came with one read are lines together.
+    fn read(&mut self, by: Instant) -> io::Result<bool> {
+        loop {
+            let piece = self.way.http.piece(by)?;
+            let length = piece.len();
+            self.lines.add(piece);
+            self.way.http.consume(length);
+            if length == 0 || !self.way.http.has_piece() || self.lines.rest() > LINE_CAP {
+                return Ok(length > 0);
             }
         }
     }
@@ -116,6 +130,14 @@ impl Lines {
         self.start = line.end + 1;
         self.searched = self.start;
         Some(&self.buffer[line])
+    }
+
+    /// Is there a whole line that is more than white space and separators?
+    fn has_next(&self) -> bool {
+        let rest = &self.buffer[self.start..];
+        let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x1e;
+        let begin = rest.iter().position(|byte| !blank(byte));
+        begin.is_some_and(|begin| memchr(b'\n', &rest[begin..]).is_some())
     }
 
     /// How many bytes wait for the end of their line.
@@ -209,6 +231,45 @@ mod tests {
             }
             bytes.extend(b"0\r\n\r\n");
             assert_eq!(all(telling(bytes)), (9, Ok(())), "slices of {size}");
+        }
+    }
+
+    #[test]
+    fn what_came_with_one_read_is_there_without_waiting_and_nothing_else_is() {
+        let half = &LINE[..20];
+        let lines = [
+            "\n",
+            LINE,
+            "\n",
+            "garbage\n",
+            "\u{1e}",
+            LINE,
+            "\u{1e} \n",
+            half,
+        ];
+        for size in [1, 7, LINE.len(), usize::MAX] {
+            let mut bytes = HEAD.as_bytes().to_vec();
+            for slice in lines.concat().as_bytes().chunks(size) {
+                bytes.extend(chunk(slice));
+            }
+            let fake = telling(bytes);
+            let mut events = opened(&fake);
+            assert!(!events.has_next(), "nothing was read");
+            let mut told = Vec::new();
+            loop {
+                let next = events.next(soon()).map(|event| event.is_some());
+                told.push((next.map_err(|error| error.kind), events.has_next()));
+                if !events.has_next() {
+                    break;
+                }
+            }
+            let bad = Err(DockerErrorKind::BadLine);
+            let expected = [(Ok(true), true), (bad, true), (Ok(true), false)];
+            assert_eq!(told, expected, "slices of {size}");
+            let cut = events.next(soon()).map_err(|error| error.kind);
+            assert_eq!(cut, Err(DockerErrorKind::Broken));
+            drop(events);
+            fake.finish();
         }
     }
 
