@@ -256,7 +256,8 @@ impl Reader {
                     stream.note(event.time_ns);
                     let event = match self.handlers || !event.is_noise() {
                         true => event,
-                        // Core asks when it was and no more. A storm of them costs least where memory is given back by whom it was taken.
+                        // Core asks when it was and no more, and tells them apart by that: they are stamped in ns. A storm of them costs least where
+                        // memory is given back by whom it was taken.
                         false => Event {
                             id: Box::default(),
                             attributes: Fields::default(),

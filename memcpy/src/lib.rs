@@ -14,8 +14,10 @@
 #[cfg(test)]
 extern crate std;
 
-/// What is moved at a time: a register of SSE2, which every x86_64 has.
-type Block = u128;
+use core::mem::MaybeUninit;
+
+/// What is moved at a time: a register of SSE2, which every x86_64 has. What is copied need not be initialised, so no number is made of it.
+type Block = MaybeUninit<u128>;
 const BLOCK: usize = size_of::<Block>();
 
 /// Copies `count` bytes between pieces that do not overlap; returns `to`. See memcpy(3).
@@ -103,10 +105,10 @@ unsafe fn few(to: *mut u8, from: *const u8, count: usize) {
     unsafe {
         match count {
             0 => {}
-            1 => *to = *from,
-            2..4 => ends::<u16>(to, from, count),
-            4..8 => ends::<u32>(to, from, count),
-            8..16 => ends::<u64>(to, from, count),
+            1 => ends::<MaybeUninit<u8>>(to, from, count),
+            2..4 => ends::<MaybeUninit<u16>>(to, from, count),
+            4..8 => ends::<MaybeUninit<u32>>(to, from, count),
+            8..16 => ends::<MaybeUninit<u64>>(to, from, count),
             _ => to
                 .cast::<Block>()
                 .write_unaligned(from.cast::<Block>().read_unaligned()),

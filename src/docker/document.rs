@@ -119,7 +119,10 @@ impl<'t> Build<'t> {
 
     /// The second level: one of the objects of the first, such as `Config`.
     fn section(&mut self, section: &str, members: &mut Members<'t>) {
-        let prefix = format!("{}_", section.to_ascii_lowercase());
+        let mut prefix = section.to_ascii_lowercase();
+        if !prefix.is_empty() {
+            prefix.push('_');
+        }
         let (mut address, mut networks) = ("null", "");
         for (raw_key, raw) in members {
             let key = unquoted(raw_key);
@@ -530,7 +533,7 @@ mod tests {
 
     #[test]
     fn a_name_stands_once_with_its_last_value() {
-        let document = decoded(r#"{"Id":"a","A_B":1,"a":{"b":2,"B":3},"C":4,"Id":"b"}"#);
+        let document = decoded(r#"{"Id":"a","A_B":1,"a":{"b":2,"B":3},"":{"C":5},"C":4,"Id":"b"}"#);
         let expected = [("a_b", "3"), ("c", "4"), ("id", "b")];
         let fields = document.fields.iter();
         let fields: Vec<_> = fields.collect();

@@ -146,9 +146,8 @@ fn value_end(bytes: &[u8], from: usize, is_wide: &mut bool) -> Option<usize> {
     }
 }
 
-/// Of the bytes that are below a space JSON has none but white space outside of strings.
 fn is_white(byte: u8) -> bool {
-    byte <= b' '
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 /// Where a part of a text stands in it.
