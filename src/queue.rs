@@ -77,13 +77,7 @@ impl<T> Sender<T> {
     /// # Panics
     /// There is no room, although the sender keeps count of what it has sent: that must not pass unseen.
     pub fn send(&self, item: T) {
-        let shared = &self.0.0;
-        let mut state = self.put(item);
-        let sleeps = mem::take(&mut state.sleeps);
-        drop(state);
-        if sleeps {
-            shared.wake.notify_one();
-        }
+        self.rouse(self.put(item));
     }
 
     /// The same for one of many that follow at once: a receiver that sleeps sleeps on until [`Sender::wake`], which must come.
@@ -96,12 +90,14 @@ impl<T> Sender<T> {
 
     /// Wakes a receiver that sleeps although there is something for it.
     pub fn wake(&self) {
-        let shared = &self.0.0;
-        let mut state = shared.lock();
+        self.rouse(self.0.0.lock());
+    }
+
+    fn rouse(&self, mut state: MutexGuard<'_, State<T>>) {
         let sleeps = !state.items.is_empty() && mem::take(&mut state.sleeps);
         drop(state);
         if sleeps {
-            shared.wake.notify_one();
+            self.0.0.wake.notify_one();
         }
     }
 
