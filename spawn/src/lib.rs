@@ -11,6 +11,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, waitpid};
@@ -55,7 +56,8 @@ pub struct User {
 }
 
 /// Starts a program in a process group of its own, which has its number. No signal is blocked in it, and none ignored that its parent does not ignore
-/// (SIGPIPE, which every program of Rust ignores, is not). Whoever calls this has to wait for it.
+/// (SIGPIPE, which every program of Rust ignores, is not). Whoever calls this has to wait for it, and has installed its handlers of signals before the
+/// first call.
 ///
 /// # Errors
 /// It could not be started: any of the steps to it failed, and nothing runs.
@@ -69,6 +71,7 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Pid> {
         directory: program.directory.map_or(ptr::null(), CStr::as_ptr),
         user: program.user,
         streams: [&program.input, &program.output, &program.output].map(AsRawFd::as_raw_fd),
+        signals: signals_to_reset(),
         error: 0,
     };
     debug_assert!(start.streams.iter().all(|stream| *stream > 2));
@@ -104,6 +107,7 @@ struct Start {
     directory: *const c_char,
     user: Option<User>,
     streams: [c_int; 3],
+    signals: &'static [c_int],
     /// Why it did not become the program; 0 as long as nothing failed.
     error: c_int,
 }
@@ -153,7 +157,7 @@ unsafe fn become_program(start: &Start) {
     let fails = |result: c_int| result < 0;
     // SAFETY: all pointers are of `Start`, and alive; a signal's action is written before it is read.
     unsafe {
-        reset_signals();
+        reset_signals(start.signals);
         if fails(libc::setpgid(0, 0)) {
             return;
         }
@@ -191,26 +195,37 @@ unsafe fn become_program(start: &Start) {
 ///
 /// # Safety
 /// To be called by the child alone.
-unsafe fn reset_signals() {
-    for signal in 1..=64 {
-        // libc takes a lock for this one, and nobody handles it.
-        if signal == libc::SIGABRT {
-            continue;
-        }
-        let mut action = MaybeUninit::<libc::sigaction>::uninit();
-        // SAFETY: the action is written before it is read, except where the call says that it failed.
+unsafe fn reset_signals(signals: &[c_int]) {
+    for signal in signals {
+        // SAFETY: an action of zeros is a whole one (SIG_DFL, no flags, an empty mask), and nothing is written here.
         unsafe {
-            if libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) < 0 {
-                continue;
-            }
-            let action = action.assume_init_mut();
-            let ignored = action.sa_sigaction == libc::SIG_IGN && signal != libc::SIGPIPE;
-            if !ignored && action.sa_sigaction != libc::SIG_DFL {
-                action.sa_sigaction = libc::SIG_DFL;
-                libc::sigaction(signal, action, ptr::null_mut());
-            }
+            let own = MaybeUninit::<libc::sigaction>::zeroed();
+            libc::sigaction(*signal, own.as_ptr(), ptr::null_mut());
         }
     }
+}
+
+/// The signals that a child must not leave as they are: those with a handler, and SIGPIPE. To ask for all of them costs as much as starting a thread,
+/// so it is done once.
+fn signals_to_reset() -> &'static [c_int] {
+    static SIGNALS: OnceLock<Vec<c_int>> = OnceLock::new();
+    let is_handled = |signal: &c_int| {
+        let mut action = MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: the action is read only where the call says that it was written.
+        unsafe {
+            libc::sigaction(*signal, ptr::null(), action.as_mut_ptr()) == 0
+                && !matches!(
+                    action.assume_init_ref().sa_sigaction,
+                    libc::SIG_DFL | libc::SIG_IGN
+                )
+        }
+    };
+    SIGNALS.get_or_init(|| {
+        // libc takes a lock to set SIGABRT's action, and nobody handles it.
+        let all = (1..=64).filter(|signal| *signal != libc::SIGABRT);
+        all.filter(|signal| *signal == libc::SIGPIPE || is_handled(signal))
+            .collect()
+    })
 }
 
 #[cfg(test)]
@@ -265,6 +280,13 @@ mod tests {
         assert_eq!(said, "PATH=/usr/bin:/bin\0GREETING=good day\0");
         let said = run("pwd", |program| program.directory = Some(c"/usr/bin"));
         assert_eq!(said.expect("it starts"), "/usr/bin\n");
+    }
+
+    #[test]
+    fn signals_with_a_handler_are_reset_and_sigpipe() {
+        // The runtime of Rust handles these two, to tell of a stack that is full.
+        let expected = [libc::SIGBUS, libc::SIGSEGV, libc::SIGPIPE];
+        assert_eq!(signals_to_reset(), expected);
     }
 
     #[test]
