@@ -189,8 +189,7 @@ pub const ENGINE: &str = "engine";
 impl Event {
     /// The value of an attribute.
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        let mut named = self.attributes.iter().filter(|(own, _)| *own == name);
-        named.next().map(|(_, value)| value)
+        self.attributes.first(name)
     }
 
     /// The action's word: `health_status` of `health_status: unhealthy`.

@@ -18,13 +18,13 @@ impl Core {
         // The store is told what runs: should we crash, our successor runs it no second time, and knows that it was cut off.
         let engines = waiting.engines();
         self.writable.extend(engines.chain([waiting.engine]));
-        self.tell_run(&waiting, None);
-        let job = self.job(&waiting, effects);
+        let record = self.tell_run(&waiting, None);
+        let job = self.job(&waiting, &record, effects);
         effects.push(Effect::Run(Box::new(job)));
     }
 
     /// Says in `<p>:runs` that a command was started, or how it ended.
-    pub(super) fn tell_run(&mut self, job: &Waiting, end: Option<Run>) {
+    pub(super) fn tell_run(&mut self, job: &Waiting, end: Option<Run>) -> Arc<RunRecord> {
         let end = end.map(|run| RunEnd {
             took_ms: run.took.as_millis() as u64,
             output: match &run.exit {
@@ -33,15 +33,16 @@ impl Core {
             },
             exit: run.exit,
         });
-        let record = RunRecord {
+        let record = Arc::new(RunRecord {
             run: self.run_id(job),
             entry: job.entry.name.clone(),
             word: job.event.word(),
             subject: self.subject(job),
             attempt: job.attempt,
             end,
-        };
-        self.happened(job.engine, Happening::Run(Arc::new(record)));
+        });
+        self.happened(job.engine, Happening::Run(record.clone()));
+        record
     }
 
     /// The commands that run for an engine, for a successor; nothing without handlers.
@@ -130,11 +131,11 @@ impl Core {
     }
 
     /// The command of a job that starts now, with all that it is told.
-    fn job(&self, waiting: &Waiting, effects: &mut Vec<Effect>) -> Job {
+    fn job(&self, waiting: &Waiting, record: &RunRecord, effects: &mut Vec<Effect>) -> Job {
         let entry = &waiting.entry;
         let site = &self.sites[waiting.engine.at()];
         let event = &waiting.event;
-        let run = self.run_id(waiting);
+        let run = &record.run;
         let id = event.container().unwrap_or_default();
         let document = site.engine.document(id, waiting.revision);
         let hello = site.engine.hello();
@@ -150,7 +151,7 @@ impl Core {
             inferred: waiting.inferred,
             reason: waiting.inferred.then(|| input::reason(event)),
             attempt: waiting.attempt,
-            run: &run,
+            run,
             entry: &entry.name,
             count: waiting.count,
         };
@@ -171,12 +172,12 @@ impl Core {
             id: waiting.id,
             input: input.bytes(),
             entry: entry.clone(),
-            subject: self.subject(waiting),
-            word: event.word(),
+            subject: record.subject.clone(),
+            word: record.word.clone(),
             engine: site.name.clone(),
             attempt: waiting.attempt,
             environment,
-            run,
+            run: run.clone(),
         }
     }
 

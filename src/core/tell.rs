@@ -55,9 +55,8 @@ pub(super) fn fields(
 
 /// The name (without a slash) of the container that an event is about, as the event has it, else as the last inspect did.
 pub(super) fn container<'a>(event: &'a Event, engine: &'a Engine) -> &'a str {
-    let id = event.container().unwrap_or_default();
-    let (name, _) = rules::names(event, engine.known(), engine.facts(id));
-    name.unwrap_or_default()
+    let facts = || engine.facts(event.container()?);
+    rules::name(event, engine.known(), facts).unwrap_or_default()
 }
 
 /// What a command is about, for the log: a container's or an engine's name, else the object's id.

@@ -56,8 +56,23 @@ impl Fields {
 
     /// The value of the last field of this name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let named = self.iter().filter(|(own, _)| *own == name);
-        named.last().map(|(_, value)| value)
+        self.named(name).last()
+    }
+
+    /// The value of the first one.
+    pub fn first(&self, name: &str) -> Option<&str> {
+        self.named(name).next()
+    }
+
+    /// The values of a name. Where its length differs, nothing is read.
+    fn named(&self, name: &str) -> impl Iterator<Item = &str> {
+        let mut begin = 0;
+        self.ends.iter().filter_map(move |&(name_end, end)| {
+            let (from, name_end, end) = (begin, name_end as usize, end as usize);
+            begin = end;
+            let is_named = name_end - from == name.len() && self.text[from..name_end] == *name;
+            is_named.then(|| &self.text[name_end..end])
+        })
     }
 
     /// How many there are.
@@ -115,6 +130,7 @@ mod tests {
         assert!(fields.iter().eq(all));
         assert_eq!((fields.len(), fields.bytes()), (5, 23));
         assert_eq!((fields.get("id"), fields.get("Id")), (Some("b"), Some("c")));
+        assert_eq!((fields.first("id"), fields.first("ID")), (Some("a"), None));
         assert_eq!(all.into_iter().collect::<Fields>(), fields);
     }
 }

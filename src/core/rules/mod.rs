@@ -15,7 +15,7 @@ use crate::model::{EXISTING, Entry, Event};
 use filter::{Answer, Lowered, Matcher};
 
 pub use refusal::{Shown, word};
-pub use subject::{Fact, Subject, names};
+pub use subject::{Fact, Subject, name};
 
 /// How the words begin that are not Docker's but our own.
 const OWN_WORDS: &str = "engine/";

@@ -60,7 +60,6 @@ impl<'a> Subject<'a> {
         facts: Option<&'a Summary>,
         revision: u64,
     ) -> Self {
-        let (name, image) = names(event, known, facts);
         let id = event.container().unwrap_or_default();
         let labels = known.labels(id);
         let fact = |text: Option<&'a str>| match text.filter(|text| !text.is_empty()) {
@@ -71,15 +70,17 @@ impl<'a> Subject<'a> {
         Subject {
             event,
             engine,
-            container: fact(name),
-            image: fact(image),
+            container: fact(name(event, known, || facts)),
+            image: fact(image(event, known, facts)),
             labels: match labels.or(facts.and_then(|facts| facts.labels.as_ref())) {
                 Some(labels) => Fact::Is(labels),
                 None if revision == 0 => Fact::None,
                 None => Fact::Pending,
             },
             exit_code: exit_code(event, known, revision),
-            asked: known.cause(id, event.time_ns).filter(|_| is_end(event)),
+            asked: is_end(event)
+                .then(|| known.cause(id, event.time_ns))
+                .flatten(),
         }
     }
 
@@ -145,27 +146,33 @@ impl<T> Fact<T> {
     }
 }
 
-/// The name (without a slash) and the image of the container that an event is about, as the event has them, else as the last inspect did.
-pub fn names<'a>(
+/// The name (without a slash) of the container that an event is about, as the event has it, else as the last inspect did. An event that has it saves
+/// the search for its container.
+pub fn name<'a>(
     event: &'a Event,
     known: &'a Known,
-    facts: Option<&'a Summary>,
-) -> (Option<&'a str>, Option<&'a str>) {
-    let heard = known.names(event.container().unwrap_or_default());
-    let own = |name: &str| match &*event.kind {
-        "container" => event.attribute(name),
-        _ => None,
-    };
-    let name = own("name")
-        .or(heard.map(|(name, _)| name))
-        .or(facts.map(|facts| &*facts.name));
-    let image = match &*event.kind {
-        "image" => event.attribute("name").or(Some(&event.id)),
-        _ => own("image")
-            .or(heard.map(|(_, image)| image))
-            .or(facts.map(|facts| &*facts.image)),
-    };
-    (name.map(|name| name.trim_start_matches('/')), image)
+    facts: impl FnOnce() -> Option<&'a Summary>,
+) -> Option<&'a str> {
+    let heard = || Some(known.names(event.container()?)?.0);
+    let name = own(event, "name").or_else(heard);
+    let name = name.or_else(|| Some(&*facts()?.name));
+    name.map(|name| name.trim_start_matches('/'))
+}
+
+/// Its image, likewise.
+fn image<'a>(event: &'a Event, known: &'a Known, facts: Option<&'a Summary>) -> Option<&'a str> {
+    if &*event.kind == "image" {
+        return event.attribute("name").or(Some(&event.id));
+    }
+    let heard = || Some(known.names(event.container()?)?.1);
+    let image = own(event, "image").or_else(heard);
+    image.or_else(|| Some(&*facts?.image))
+}
+
+/// What an event says of its container itself.
+fn own<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
+    let is_own = &*event.kind == "container";
+    is_own.then(|| event.attribute(name)).flatten()
 }
 
 fn is_end(event: &Event) -> bool {
