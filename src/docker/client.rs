@@ -13,7 +13,7 @@ use super::connect::is_timeout;
 use super::http::{Http, Reading, authority};
 use super::socket::Closer;
 pub use super::stream::Events;
-use super::{time, wire};
+use super::{rows, time, wire};
 use crate::model::{Address, ContainerId, Hello, Row};
 
 /// The newest version of the API that this agent was tried with; an engine that knows less is asked in its own.
@@ -125,7 +125,7 @@ impl Client {
             status => return Err(self.way.refused(action, status, by)),
         }
         let body = Reading::of(&mut self.way.http, by, LIST_CAP);
-        let mut rows = wire::rows(body)
+        let mut rows = rows::rows(body)
             .map_err(|cause| self.way.failed(action, cause))?
             .map_err(|cause| self.way.bad_answer(action, cause))?;
         if let Some(only) = only {

@@ -146,7 +146,7 @@ fn value_end(bytes: &[u8], from: usize, is_wide: &mut bool) -> Option<usize> {
     }
 }
 
-fn is_white(byte: u8) -> bool {
+pub(super) fn is_white(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 

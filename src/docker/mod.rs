@@ -11,6 +11,7 @@ mod fake;
 mod http;
 mod json;
 mod mask;
+mod rows;
 pub mod socket;
 mod stream;
 mod time;

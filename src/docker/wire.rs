@@ -1,17 +1,16 @@
-//! Docker's JSON, from bytes to the domain's plain data: an event's line, a list, what an engine says of itself.
+//! Docker's JSON, from bytes to the domain's plain data: an event's line, what an engine says of itself.
 //!
-//! Nothing here waits for anything but a list's next bytes. Unknown fields are passed over, `null` counts as missing, and Podman's dialect comes out in Docker's words.
+//! Nothing here waits for anything. Unknown fields are passed over, `null` counts as missing, and Podman's dialect comes out in Docker's words.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, BufReader, Read};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::json::text;
 use super::time;
-use crate::model::{ContainerId, Event, Fields, Hello, Row, Scope};
+use crate::model::{Event, Fields, Hello, Scope};
 
 /// The most characters of a bad text that an error quotes.
 const QUOTED: usize = 120;
@@ -61,38 +60,6 @@ pub fn event(line: &[u8]) -> Result<Option<Event>, WireError> {
         ));
     }
     Ok(Some(in_our_words(wire)))
-}
-
-/// Decodes the answer to a list of containers as it comes, for it may have megabytes; an empty list may be `null`. The outer error is that of
-/// reading it.
-pub fn rows(body: impl Read) -> io::Result<Result<Vec<Row>, WireError>> {
-    let rows: Option<Vec<WireRow>> = match serde_json::from_reader(BufReader::new(body)) {
-        Ok(rows) => rows,
-        Err(cause) if cause.is_io() => return Err(cause.into()),
-        Err(cause) => {
-            let text = format!("failed to decode list of containers: {}", place(&cause));
-            return Ok(Err(WireError { text }));
-        }
-    };
-    let rows = rows.unwrap_or_default();
-    Ok(Ok(rows
-        .into_iter()
-        .map(|row| Row {
-            id: ContainerId::from(row.id.as_str()),
-            // The second line holds the words that only Podman has; `removing` follows an end on both.
-            running: !matches!(
-                row.state.as_deref().unwrap_or(""),
-                "created"
-                    | "exited"
-                    | "dead"
-                    | "removing"
-                    | "configured"
-                    | "initialized"
-                    | "stopped"
-            ),
-            member: true,
-        })
-        .collect()))
 }
 
 /// Decodes the answer to `/info` into a [`Hello`] that knows nothing but that; [`Hello::clock_ns`] is 0 where the engine did not tell the time.
@@ -333,14 +300,6 @@ struct WireActor<'a> {
     attributes: Pairs,
 }
 
-#[derive(Deserialize)]
-struct WireRow {
-    #[serde(rename = "Id")]
-    id: String,
-    #[serde(default, rename = "State")]
-    state: Option<String>,
-}
-
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct WireInfo<'a> {
@@ -388,10 +347,6 @@ mod tests {
     const START: &str = r#"{"status":"start","id":"6830810d","from":"web:1","Type":"container","Action":"start","Actor":{"ID":"6830810d","Attributes":{"exitCode":"9","image":"web:1","name":"web-1"}},"scope":"local","time":1795352582,"timeNano":1795352582893254447}"#;
     /// As dockerd sends it since API 1.52.
     const NEWEST: &str = r#"{"Type":"container","Action":"health_status: healthy","Actor":{"ID":"6830810d","Attributes":{"image":"web:1","name":"web-1"}},"scope":"local","timeNano":1795352584000000001}"#;
-
-    fn read(list: &[u8]) -> Result<Vec<Row>, WireError> {
-        rows(list).expect("bytes can be read")
-    }
 
     fn decoded(line: &str) -> Event {
         let event = event(line.as_bytes());
@@ -523,37 +478,6 @@ mod tests {
     }
 
     #[test]
-    fn a_list_tells_what_runs() {
-        let states = [
-            ("created", false),
-            ("running", true),
-            ("paused", true),
-            ("restarting", true),
-            ("removing", false),
-            ("exited", false),
-            ("dead", false),
-            ("configured", false),
-            ("stopped", false),
-        ];
-        for (state, running) in states {
-            let list =
-                format!(r#"[{{"Id":"abc","Names":["/x"],"State":"{state}","Labels":null}}]"#);
-            let row = Row {
-                id: "abc".into(),
-                running,
-                member: true,
-            };
-            assert_eq!(read(list.as_bytes()), Ok(vec![row]), "{state}");
-        }
-        assert_eq!(read(b"null\n"), Ok(vec![]));
-        assert_eq!(read(b"[]"), Ok(vec![]));
-        assert!(read(br#"[{"State":"running"}]"#).is_err());
-        assert!(read(br#"{"message":"no"}"#).is_err());
-        assert!(read(br#"[{"Id":"abc","State":"running"}"#).is_err());
-        assert!(read(br#"[{"Id":"abc"}] more"#).is_err());
-    }
-
-    #[test]
     fn an_engine_says_who_it_is_as_far_as_it_does() {
         let said = info(
             br#"{"ID":"Q2","Name":"ubuntu","SystemTime":"2026-11-22T13:03:02.5Z","OperatingSystem":"Debian","KernelVersion":"6.1","Architecture":"x86_64","NCPU":2,"MemTotal":4096,"Swarm":{}}"#,
@@ -604,7 +528,7 @@ mod tests {
     #[test]
     fn nothing_of_the_corpus_brings_the_decoders_down() {
         for (name, bytes) in crate::corpus::corpus("answers") {
-            let _ = (read(&bytes), info(&bytes), version(&bytes));
+            let _ = (info(&bytes), version(&bytes));
             // Whatever is told of them is short and holds no command line.
             let told = event(&bytes).err().map(|error| error.text);
             for text in told.into_iter().chain(message(&bytes)) {
@@ -620,7 +544,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_bring_the_decoders_down(bytes: Vec<u8>) {
-            let _ = (event(&bytes), read(&bytes), info(&bytes), version(&bytes), message(&bytes));
+            let _ = (event(&bytes), info(&bytes), version(&bytes), message(&bytes));
         }
 
         #[test]

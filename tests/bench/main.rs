@@ -64,6 +64,7 @@ fn main() {
     let machine = table::machine();
     let mut table = Table::default();
     let mut all = 0.0;
+    let before = table::stolen();
     for (name, measure) in MEASURES {
         if chosen.is_empty() || chosen.iter().any(|one| one == name) {
             eprintln!("measuring: {name}");
@@ -72,5 +73,9 @@ fn main() {
             all += took;
         }
     }
-    println!("{HEAD}\n{machine} Measured in {all:.0} s.\n\n{table}");
+    let after = table::stolen();
+    let stolen = 100.0 * (after.0 - before.0) / (after.1 - before.1);
+    println!(
+        "{HEAD}\n{machine} Measured in {all:.0} s, in which the host gave {stolen:.1} % of the processors to others.\n\n{table}"
+    );
 }

@@ -164,3 +164,18 @@ pub fn machine() -> String {
         "Machine: {cores} cores of {processor}, Linux {kernel}, {load} processes of others at its start. Agent: `{binary}`."
     )
 }
+
+/// Of the processors' time since the machine began: what its host gave to other machines, and all of it; in ticks (`/proc/stat`, see proc(5)).
+pub fn stolen() -> (f64, f64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let all = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<f64> = all
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    // What guests took stands in the first two as well.
+    (
+        ticks.get(7).copied().unwrap_or(0.0),
+        ticks.iter().take(8).sum(),
+    )
+}
