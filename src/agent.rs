@@ -49,6 +49,7 @@ pub fn run(config: Config, source: Source) -> io::Result<ExitCode> {
     let (mut inbox, door) = inbox();
     let (ended, ends) = bounded(2);
     let mut threads = Vec::new();
+    let signals = catch_signals()?;
     let engines = start_engines(&config, &mut inbox, Random::new(seed))?;
     let mut writer = None;
     if let Some(cache) = &config.cache {
@@ -72,7 +73,7 @@ pub fn run(config: Config, source: Source) -> io::Result<ExitCode> {
     };
     threads.push(threads::spawn_fatal("core", ended, body)?);
     let reload = start_reload(source, taken_over, &door, &notifier)?;
-    start_signals(door, reload, notifier.clone())?;
+    start_signals(signals, door, reload, notifier.clone())?;
     notifier.ready();
     Ok(wait(&name, &ends, &back, threads))
 }
@@ -178,14 +179,20 @@ fn start_reload(
     Ok(Some(ask))
 }
 
+/// The signals that the agent heeds. A reader of our log that goes away must not take us with it.
+///
+/// They are caught before any command starts, as [`docker_cache_spawn::spawn`] asks; what comes until somebody listens waits.
+fn catch_signals() -> io::Result<Signals> {
+    Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGPIPE])
+}
+
 /// The thread `signals`. A second request to stop ends the process where it stands.
 fn start_signals(
+    mut signals: Signals,
     door: Door,
     reload: Option<Sender<()>>,
     notifier: Arc<Notifier>,
 ) -> io::Result<()> {
-    // A reader of our log that goes away must not take us with it.
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGPIPE])?;
     threads::spawn("signals", move || {
         let mut stopping = false;
         for signal in signals.forever() {

@@ -2,6 +2,7 @@
 
 use std::alloc::Layout;
 use std::cell::Cell;
+use std::iter;
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -15,19 +16,19 @@ const CLASSES: usize = 15;
 /// A thread keeps up to so many bytes of each size. There may be thousands of threads.
 const KEPT: usize = 1024;
 
-/// Pieces of one size. The sizes are those that dlmalloc rounds to: a multiple of 16 with the 8 bytes that it needs itself.
+/// Pieces of one size. The sizes are those that dlmalloc rounds to: a multiple of its alignment with the word that it needs itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Class(usize);
 
 impl Class {
     /// Of a piece that is kept.
     pub fn of(layout: Layout) -> Option<Class> {
-        let class = layout.size().saturating_sub(9) / ALIGN;
+        let class = layout.size().saturating_sub(WORD + 1) / ALIGN;
         (class < CLASSES && layout.align() <= ALIGN).then_some(Class(class))
     }
 
     fn size(self) -> usize {
-        24 + ALIGN * self.0
+        3 * WORD + ALIGN * self.0
     }
 
     /// So many are kept.
@@ -36,8 +37,10 @@ impl Class {
     }
 }
 
+const WORD: usize = size_of::<usize>();
+
 /// How dlmalloc aligns what asks for no more.
-const ALIGN: usize = 16;
+const ALIGN: usize = 2 * WORD;
 
 /// A piece that waits to be taken.
 struct Free {
@@ -79,7 +82,7 @@ thread_local! {
     };
 }
 
-/// A piece of this size, aligned to 16 bytes, which nobody else has; null when there is no memory.
+/// A piece of this size, aligned to two words, which nobody else has; null when there is no memory.
 pub fn take(class: Class) -> *mut u8 {
     CACHE.with(|cache| cache.take(class))
 }
@@ -122,17 +125,15 @@ impl Cache {
             false => 0,
         };
         let mut heap = heap();
-        for _ in 0..more {
-            // SAFETY: no size here is 0, and the alignment is a power of two.
-            let piece = unsafe { heap.malloc(class.size(), ALIGN) };
-            if piece.is_null() {
-                break;
-            }
+        // SAFETY: no size here is 0, and the alignment is a power of two.
+        let mut piece = || unsafe { heap.malloc(class.size(), ALIGN) };
+        let first = piece();
+        let others = iter::repeat_with(piece).take(more);
+        for other in others.take_while(|other| !other.is_null()) {
             // SAFETY: it is new.
-            unsafe { self.lists[class.0].push(piece) };
+            unsafe { self.lists[class.0].push(other) };
         }
-        // SAFETY: as above.
-        unsafe { heap.malloc(class.size(), ALIGN) }
+        first
     }
 
     /// Gives pieces back until so many are left.
@@ -159,7 +160,7 @@ impl Cache {
     }
 }
 
-/// Has [`close`] called when this thread ends. Neither this nor what Linux' libraries do here takes memory.
+/// Has [`close`] called when this thread ends. Nothing here takes memory from this heap.
 fn at_end_of_thread() -> bool {
     static KEY: OnceLock<Option<pthread_key_t>> = OnceLock::new();
     let key = KEY.get_or_init(|| {
@@ -210,14 +211,15 @@ mod tests {
     #[test]
     fn a_class_has_room_for_each_of_its_sizes() {
         let class = |size, align| Class::of(Layout::from_size_align(size, align).expect("valid"));
-        for size in 1..=248 {
+        let largest = Class(CLASSES - 1).size();
+        for size in 1..=largest {
             let room = class(size, 1).expect("it is kept").size();
-            assert!((size..size + 24).contains(&room), "{size}: {room}");
-            assert_eq!(room % ALIGN, 8, "{size}: {room}");
+            assert!((size..size + 3 * WORD).contains(&room), "{size}: {room}");
+            assert_eq!(room % ALIGN, WORD, "{size}: {room}");
         }
-        assert!(class(249, 1).is_none());
-        assert!(class(8, 16).is_some());
-        assert!(class(8, 32).is_none());
+        assert!(class(largest + 1, 1).is_none());
+        assert!(class(WORD, ALIGN).is_some());
+        assert!(class(WORD, 2 * ALIGN).is_none());
         let mut classes = (0..CLASSES).map(Class);
         assert!(classes.all(|class| class.size() * class.most() <= KEPT && class.most() >= 2));
     }

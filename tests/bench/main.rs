@@ -74,7 +74,7 @@ fn main() {
         }
     }
     let after = table::stolen();
-    let stolen = 100.0 * (after.0 - before.0) / (after.1 - before.1);
+    let stolen = 100.0 * (after.0 - before.0) / (after.1 - before.1).max(1.0);
     println!(
         "{HEAD}\n{machine} Measured in {all:.0} s, in which the host gave {stolen:.1} % of the processors to others.\n\n{table}"
     );
