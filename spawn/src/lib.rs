@@ -107,6 +107,7 @@ struct Start {
     directory: *const c_char,
     user: Option<User>,
     streams: [c_int; 3],
+    /// To be reset.
     signals: &'static [c_int],
     /// Why it did not become the program; 0 as long as nothing failed.
     error: c_int,
@@ -155,7 +156,7 @@ extern "C" fn child(start: *mut c_void) -> c_int {
 /// To be called by the child alone.
 unsafe fn become_program(start: &Start) {
     let fails = |result: c_int| result < 0;
-    // SAFETY: all pointers are of `Start`, and alive; a signal's action is written before it is read.
+    // SAFETY: all pointers are of `Start`, and alive; the set of signals is written before it is read.
     unsafe {
         reset_signals(start.signals);
         if fails(libc::setpgid(0, 0)) {

@@ -1,6 +1,6 @@
 //! Names and values in one piece of memory: a document has a hundred of them, an event twenty, and they come and go together.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use smallvec::SmallVec;
 
@@ -45,12 +45,16 @@ impl Fields {
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        self.places()
+            .map(|(begin, name_end, end)| (&self.text[begin..name_end], &self.text[name_end..end]))
+    }
+
+    /// Where each begins, where its name ends, and where it ends.
+    fn places(&self) -> impl Iterator<Item = (usize, usize, usize)> + Clone {
         let mut begin = 0;
         self.ends.iter().map(move |&(name_end, end)| {
-            let (name_end, end) = (name_end as usize, end as usize);
-            let field = (&self.text[begin..name_end], &self.text[name_end..end]);
-            begin = end;
-            field
+            let end = end as usize;
+            (mem::replace(&mut begin, end), name_end as usize, end)
         })
     }
 
@@ -66,13 +70,11 @@ impl Fields {
 
     /// The values of a name. Where its length differs, nothing is read.
     fn named(&self, name: &str) -> impl Iterator<Item = &str> {
-        let mut begin = 0;
-        self.ends.iter().filter_map(move |&(name_end, end)| {
-            let (from, name_end, end) = (begin, name_end as usize, end as usize);
-            begin = end;
-            let is_named = name_end - from == name.len() && self.text[from..name_end] == *name;
-            is_named.then(|| &self.text[name_end..end])
-        })
+        let is_named = move |&(begin, name_end, _): &(usize, usize, usize)| {
+            name_end - begin == name.len() && self.text[begin..name_end] == *name
+        };
+        let named = self.places().filter(is_named);
+        named.map(|(_, name_end, end)| &self.text[name_end..end])
     }
 
     /// How many there are.
